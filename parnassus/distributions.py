@@ -12,7 +12,7 @@ Each is a pytree of the numbers that a network produced, over any leading batch 
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium
 import jax
@@ -46,7 +46,7 @@ class Distribution(Protocol):
     def entropy(self) -> Float[Array, "*batch"]:
         """-E[log p(a)], in nats."""
 
-    def kl(self, other: Self) -> Float[Array, "*batch"]:
+    def kl(self, other: Any) -> Float[Array, "*batch"]:
         """KL(self || other) = E_self[log self(a) - log other(a)], in nats, for a distribution of the same kind."""
 
 
@@ -77,7 +77,7 @@ class Categorical:
         p = jnp.exp(log_p)
         return -(p * jnp.where(p > 0, log_p, 0.0)).sum(-1)  # 0 log 0 = 0
 
-    def kl(self, other: Self) -> Float[Array, "*batch"]:
+    def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         p = jnp.exp(log_p)
         return (p * jnp.where(p > 0, log_p - log_q, 0.0)).sum(-1)  # infinite if `other` forbids what self may do
@@ -120,7 +120,7 @@ class MultiCategorical:
     def entropy(self) -> Float[Array, "*batch"]:
         return self.choices.entropy().sum(-1)
 
-    def kl(self, other: Self) -> Float[Array, "*batch"]:
+    def kl(self, other: "MultiCategorical") -> Float[Array, "*batch"]:
         return self.choices.kl(other.choices).sum(-1)
 
 
@@ -149,7 +149,7 @@ class Bernoulli:
         rarer = -jnp.abs(self.logits)
         return (jax.nn.softplus(rarer) - rarer * jax.nn.sigmoid(rarer)).sum(-1)
 
-    def kl(self, other: Self) -> Float[Array, "*batch"]:
+    def kl(self, other: "Bernoulli") -> Float[Array, "*batch"]:
         # With log p = l - softplus(l) and log(1 - p) = -softplus(l).
         p = jax.nn.sigmoid(self.logits)
         return (p * (self.logits - other.logits) + jax.nn.softplus(other.logits) - jax.nn.softplus(self.logits)).sum(-1)
@@ -184,7 +184,7 @@ class DiagonalGaussian:
     def entropy(self) -> Float[Array, "*batch"]:
         return (self._full_log_std + (_HALF_LOG_TWO_PI + 0.5)).sum(-1)
 
-    def kl(self, other: Self) -> Float[Array, "*batch"]:
+    def kl(self, other: "DiagonalGaussian") -> Float[Array, "*batch"]:
         log_ratio = self._full_log_std - other._full_log_std
         z = (self.mean - other.mean) * jnp.exp(-other._full_log_std)
         return (0.5 * (jnp.exp(2 * log_ratio) + z**2 - 1) - log_ratio).sum(-1)
@@ -232,7 +232,7 @@ class SquashedGaussian:
         std = jnp.exp(self.base._full_log_std)
         return self.base.entropy() - 2 * _expected_log_cosh(self.mean, std).sum(-1)
 
-    def kl(self, other: Self) -> Float[Array, "*batch"]:
+    def kl(self, other: "SquashedGaussian") -> Float[Array, "*batch"]:
         """That of the Gaussians: a bijection leaves the divergence unchanged."""
         return self.base.kl(other.base)
 
@@ -261,8 +261,10 @@ def _expected_log_cosh(mean: Float[Array, "*shape"], std: Float[Array, "*shape"]
     normals too, whose E|x + e| is known. Gauss-Hermite quadrature with 32 nodes errs by 0.04 at std = 4.5.
     """
     variance = std**2
-    terms = (weight * _expected_abs(mean, jnp.sqrt(variance + scale**2)) for weight, scale in _SECH_SQUARED)
-    return sum(terms, -math.log(2))
+    expectation = jnp.full_like(mean, -math.log(2))
+    for weight, scale in _SECH_SQUARED:
+        expectation += weight * _expected_abs(mean, jnp.sqrt(variance + scale**2))
+    return expectation
 
 
 @pytree
@@ -292,7 +294,7 @@ class Reshaped:
     def entropy(self) -> Float[Array, "*batch"]:
         return self.flat.entropy()
 
-    def kl(self, other: Self) -> Float[Array, "*batch"]:
+    def kl(self, other: "Reshaped") -> Float[Array, "*batch"]:
         return self.flat.kl(other.flat)
 
 
@@ -313,6 +315,7 @@ def parameterize(space: gymnasium.Space, squash: bool = False) -> Parameterizati
     """
     shape = space.shape or ()
     n = math.prod(shape)
+    build: Callable[..., Distribution]
     match space:
         case gymnasium.spaces.Box():
             num_outputs, build = n, SquashedGaussian if squash else DiagonalGaussian
