@@ -299,11 +299,26 @@ class Reshaped:
 
 
 class Parameterization(NamedTuple):
-    """How a network's outputs become a distribution over the actions of one space."""
+    """How a network's outputs become a distribution over the actions of one space; a value with `==` and a hash, so
+    that a network holding it is the same network in the next run."""
 
     num_outputs: int  # k: logits, or the means of a Box's n numbers
-    needs_log_std: bool  # the space is a Box: `build` also takes log standard deviations, [k] or [*batch, k]
-    build: Callable[..., Distribution]  # build(outputs [*batch, k], log_std=None)
+    kind: type  # of the distribution
+    sizes: tuple[int, ...] = ()  # of a MultiCategorical's choices
+    event_shape: tuple[int, ...] | None = None  # of an action, if it is not what `kind` draws
+
+    @property
+    def needs_log_std(self) -> bool:
+        """The space is a Box: `build` also takes log standard deviations, [k] or [*batch, k]."""
+        return self.kind in (DiagonalGaussian, SquashedGaussian)
+
+    def build(
+        self, outputs: Float[Array, "*batch k"], log_std: Float[Array, "*#batch k"] | None = None
+    ) -> Distribution:
+        """The distributions that a network's outputs stand for."""
+        arguments = [x for x in (log_std, self.sizes or None) if x is not None]
+        distribution = self.kind(outputs, *arguments)
+        return distribution if self.event_shape is None else Reshaped(distribution, self.event_shape)
 
 
 def parameterize(space: gymnasium.Space, squash: bool = False) -> Parameterization:
@@ -313,24 +328,19 @@ def parameterize(space: gymnasium.Space, squash: bool = False) -> Parameterizati
     Box's actions in [-1, 1]. Actions have the space's shape (counted from 0 in a Discrete space, whatever its `start`).
     Raises BadInput for any other space, and for `squash` where the space is not a Box.
     """
-    shape = space.shape or ()
-    n = math.prod(shape)
-    build: Callable[..., Distribution]
+    shape = tuple(space.shape or ())
+    event_shape = None if len(shape) == 1 else shape
     match space:
         case gymnasium.spaces.Box():
-            num_outputs, build = n, SquashedGaussian if squash else DiagonalGaussian
+            kind = SquashedGaussian if squash else DiagonalGaussian
+            return Parameterization(math.prod(shape), kind, event_shape=event_shape)
         case _ if squash:
             raise BadInput(f"only the actions of a Box can be squashed, not those of {space}")
         case gymnasium.spaces.Discrete():
-            return Parameterization(int(space.n), False, lambda logits, log_std=None: Categorical(logits))
+            return Parameterization(int(space.n), Categorical)
         case gymnasium.spaces.MultiDiscrete():
             sizes = tuple(space.nvec.flatten().tolist())
-            num_outputs, build = sum(sizes), lambda logits, log_std=None: MultiCategorical(logits, sizes)
+            return Parameterization(sum(sizes), MultiCategorical, sizes, event_shape)
         case gymnasium.spaces.MultiBinary():
-            num_outputs, build = n, lambda logits, log_std=None: Bernoulli(logits)
-        case _:
-            raise BadInput(f"actions must be Discrete, MultiDiscrete, MultiBinary or Box, not {space}")
-    needs_log_std = isinstance(space, gymnasium.spaces.Box)
-    if len(shape) == 1:
-        return Parameterization(num_outputs, needs_log_std, build)
-    return Parameterization(num_outputs, needs_log_std, lambda *outputs: Reshaped(build(*outputs), shape))
+            return Parameterization(math.prod(shape), Bernoulli, event_shape=event_shape)
+    raise BadInput(f"actions must be Discrete, MultiDiscrete, MultiBinary or Box, not {space}")

@@ -1,0 +1,69 @@
+"""Parnassus: policy optimization in JAX, from dynamic programming to world models.
+
+    import parnassus as pa
+    run = pa.train(pa.PPO(), "CartPole-v1", steps=100_000, seed=0)
+    print(run.evaluate(episodes=100))
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from parnassus.algorithms.ppo import PPO as PPO
+    from parnassus.algorithms.ppo import Clip as Clip
+    from parnassus.algorithms.q_learning import QLearning as QLearning
+    from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
+    from parnassus.algorithms.sac import SAC as SAC
+    from parnassus.evaluation import evaluate as evaluate
+    from parnassus.run import Run as Run
+    from parnassus.run import load as load
+    from parnassus.run import resume as resume
+    from parnassus.run import train as train
+    from parnassus.schedules import Linear as Linear
+    from parnassus.types import Algorithm as Algorithm
+    from parnassus.types import BadInput as BadInput
+    from parnassus.types import Collector as Collector
+    from parnassus.types import ParnassusError as ParnassusError
+    from parnassus.types import Spec as Spec
+    from parnassus.types import Step as Step
+    from parnassus.types import TrainingFailed as TrainingFailed
+    from parnassus.types import TrainState as TrainState
+    from parnassus.types import Transition as Transition
+    from parnassus.types import pytree as pytree
+
+# Imported when first used: `parnassus --help` and `import parnassus` stay instant, JAX loads when it is needed.
+_HOME = {
+    "PPO": "algorithms.ppo",
+    "Clip": "algorithms.ppo",
+    "QLearning": "algorithms.q_learning",
+    "REINFORCE": "algorithms.reinforce",
+    "SAC": "algorithms.sac",
+    "evaluate": "evaluation",
+    "Run": "run",
+    "load": "run",
+    "resume": "run",
+    "train": "run",
+    "Linear": "schedules",
+    **dict.fromkeys(
+        ["Algorithm", "BadInput", "Collector", "ParnassusError", "Spec", "Step", "TrainingFailed", "TrainState"], "types"
+    ),
+    **dict.fromkeys(["Transition", "pytree"], "types"),
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"parnassus.{_HOME[name]}"), name)
+    try:
+        return importlib.import_module(f"parnassus.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"parnassus.{name}":
+            raise
+        raise AttributeError(f"module 'parnassus' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

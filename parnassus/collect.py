@@ -1,0 +1,161 @@
+"""Where experience comes from: `ScanCollector` (JAX environments, compiled) and `HostCollector` (everything else)."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from parnassus.encoding import zeros
+from parnassus.rollout import EnvActor, Episodes, env_action, reset, rollout, where
+from parnassus.types import (
+    Algorithm,
+    Behavior,
+    Count,
+    Env,
+    EnvironmentRaised,
+    HostEnv,
+    Key,
+    Memory,
+    Spec,
+    TrainingFailed,
+    Transition,
+    Tree,
+    pytree,
+)
+
+
+@pytree
+class ScanCollector:
+    """Steps N copies of a JAX environment inside the compiled program."""
+
+    env: Env
+    num_envs: Count = 1
+
+    @property
+    def is_pure(self) -> bool:
+        """It may be scanned, jitted and vmapped."""
+        return True
+
+    @property
+    def spec(self) -> Spec:
+        """The environment's spaces."""
+        return Spec(self.env.observation_space, self.env.action_space, self.num_envs)
+
+    def init(self, algorithm: Algorithm, key: Key) -> EnvActor:
+        """N fresh episodes."""
+        return reset(self.env, key, algorithm.initial_memory(self.spec), self.num_envs)
+
+    def begin(self, algorithm: Algorithm, actor: EnvActor, key: Key) -> EnvActor:
+        """Nothing: a JAX environment's state is part of the actor."""
+        return actor
+
+    def collect(
+        self, algorithm: Algorithm, behavior: Behavior, actor: EnvActor, key: Key
+    ) -> tuple[EnvActor, Transition]:
+        """`algorithm.num_steps` exploring steps in each environment."""
+        act = lambda memory, observation, act_key: algorithm.act(behavior, memory, observation, act_key, True)  # noqa: E731
+        return rollout(self.env, act, actor, algorithm.initial_memory(self.spec), key, algorithm.num_steps)
+
+
+class HostActor(NamedTuple):
+    """What acting on the host needs between two steps; the environments themselves live in the collector."""
+
+    observation: Tree  # [N, ...]
+    memory: Memory  # [N, ...]
+    episodes: Episodes
+
+
+@partial(jax.jit, static_argnames=("explore", "spec"))
+def host_act(
+    algorithm: Algorithm, behavior: Behavior, memory: Memory, observation: Tree, key: Key, explore: bool, spec: Spec
+) -> tuple[Tree, Tree, Memory, dict, Key]:
+    """One compiled call a step: (action for the environment, action as drawn, memory, extras, next key)."""
+    key, act_key = jax.random.split(key)
+    action, memory, extras = algorithm.act(behavior, memory, observation, act_key, explore)
+    return env_action(spec.action_space, action), action, memory, extras, key
+
+
+class HostCollector:
+    """Steps N environments that live outside JAX, in a Python loop around one compiled `act`.
+
+    They cannot be saved, so every chunk begins by resetting them with seeds drawn from the chunk's key, whether training
+    was interrupted there or not: that makes resuming exact. `exact_resume=False` leaves episodes unbroken instead.
+    """
+
+    is_pure = False
+
+    def __init__(self, env: HostEnv, exact_resume: bool = True) -> None:
+        self.env = env
+        self.exact_resume = exact_resume
+        self.spec = Spec(env.observation_space, env.action_space, env.num_envs)
+        self._live = False  # whether the environments are where the last `collect` left them
+
+    def init(self, algorithm: Algorithm, key: Key) -> HostActor:
+        """A placeholder of the right shapes: episodes start at the first chunk's `begin`."""
+        num_envs = self.env.num_envs
+        observation = zeros(self.env.observation_space, (num_envs,))
+        self._live = False
+        return HostActor(observation, algorithm.initial_memory(self.spec), Episodes.zeros(num_envs))
+
+    def begin(self, algorithm: Algorithm, actor: HostActor, key: Key) -> HostActor:
+        """Reset every environment, seeded by `key` (with `exact_resume=False`: only the first time)."""
+        if self._live and not self.exact_resume:
+            return actor
+        seeds = np.asarray(jax.random.bits(key, (self.env.num_envs,), jnp.uint32)) >> 1  # Gymnasium wants 31 bits
+        try:
+            observation = self.env.reset([int(seed) for seed in seeds])
+        except Exception as error:
+            raise TrainingFailed(f"the environment's reset raised {type(error).__name__}: {error}") from error
+        self._live = True
+        return HostActor(observation, algorithm.initial_memory(self.spec), Episodes.zeros(self.env.num_envs))
+
+    def collect(
+        self, algorithm: Algorithm, behavior: Behavior, actor: HostActor, key: Key
+    ) -> tuple[HostActor, Transition]:
+        """`algorithm.num_steps` exploring steps in each environment; the trajectory's leaves are NumPy arrays."""
+        num_steps, num_envs, env = algorithm.num_steps, self.env.num_envs, self.env
+        observation, memory, episodes = actor
+        has_memory = bool(jax.tree.leaves(memory))
+        steps: list[Transition] = []
+        for t in range(num_steps):
+            physical, action, memory, extras, key = host_act(
+                algorithm, behavior, memory, observation, key, explore=True, spec=self.spec
+            )
+            try:
+                after = env.step(jax.tree.map(np.asarray, physical))
+            except Exception as error:
+                self._live = False
+                raise EnvironmentRaised(f"the environment raised {type(error).__name__}: {error}", t) from error
+            steps.append(
+                Transition(
+                    observation, action, after.reward, after.next_observation, after.terminated, after.truncated, extras
+                )
+            )
+            observation = after.observation
+            done = after.terminated | after.truncated
+            if has_memory and done.any():
+                memory = where(done, algorithm.initial_memory(self.spec), memory)
+
+        trajectory = jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
+        return HostActor(observation, memory, _count(episodes, trajectory, num_envs)), trajectory
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+
+
+def _count(episodes: Episodes, trajectory: Transition, num_envs: int) -> Episodes:
+    """The episode statistics after a trajectory: `rollout` does the same inside its scan."""
+    reward, length = np.array(episodes.reward), np.array(episodes.length)
+    ended_return, ended_length, done = 0.0, 0, trajectory.done
+    for n in range(num_envs):
+        start = 0
+        for end in np.flatnonzero(done[:, n]) + 1:
+            ended_return += reward[n] + trajectory.reward[start:end, n].sum()
+            ended_length += length[n] + end - start
+            reward[n], length[n], start = 0.0, 0, end
+        reward[n] += trajectory.reward[start:, n].sum()
+        length[n] += done.shape[0] - start
+    return Episodes(reward, length, np.int32(done.sum()), np.float32(ended_return), np.int32(ended_length))

@@ -1,0 +1,149 @@
+"""Networks: Flax Linen modules, and `Network`, a module together with its parameters.
+
+An algorithm's `network` option takes any `nn.Module` that maps the encoded observation (see `parnassus.encoding`) with
+any leading batch dimensions to features [*batch, F]; the heads below make a policy or a value function of it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Float
+
+from parnassus.distributions import Distribution, Parameterization
+from parnassus.types import BadInput, Key, Tree
+
+ACTIVATIONS: dict[str, Callable] = {
+    "tanh": nn.tanh,
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "swish": nn.swish,
+}
+
+
+@struct.dataclass
+class Network:
+    """A function that can be differentiated with respect to itself: `jax.grad(loss)(network)` is a Network of gradients."""
+
+    params: Tree
+    module: nn.Module = struct.field(pytree_node=False)
+
+    @classmethod
+    def create(cls, module: nn.Module, key: Key, *inputs: Tree) -> "Network":
+        """Fresh parameters for inputs shaped like `inputs`."""
+        return cls(module.init(key, *inputs)["params"], module)
+
+    def __call__(self, *inputs: Tree) -> Tree:
+        """The module's output."""
+        return self.module.apply({"params": self.params}, *inputs)
+
+
+def polyak(target: Tree, online: Tree, tau: float | Array) -> Tree:
+    """target + tau (online - target), leaf by leaf: the slow copy that bootstrapped targets use."""
+    return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
+
+
+def activation(name: str) -> Callable:
+    """The activation function of that name. Raises BadInput."""
+    if name not in ACTIVATIONS:
+        raise BadInput(f"unknown activation {name!r}; choose one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class MLP(nn.Module):
+    """Dense layers, each followed by the activation; [*batch, F] -> [*batch, sizes[-1]]. No layers: the identity."""
+
+    sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    orthogonal: bool = True  # Saxe et al. 2014, gain sqrt(2): as PPO's reference code; else LeCun normal
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch f"]) -> Float[Array, "*batch g"]:
+        init = nn.initializers.orthogonal(np.sqrt(2)) if self.orthogonal else nn.initializers.lecun_normal()
+        for size in self.sizes:
+            x = activation(self.activation)(nn.Dense(size, kernel_init=init)(x))
+        return x
+
+
+class CNN(nn.Module):
+    """The convolutions of Mnih et al. 2015 for images [*batch, H, W, C]; for images below 36 pixels (MinAtar) one 3x3
+    layer as in Young & Tian 2019. Flattened to [*batch, F]."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch f"]:
+        small = min(x.shape[-3:-1]) < 36
+        layers = [(16, 3, 1)] if small else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+        for features, size, stride in layers:
+            init = nn.initializers.orthogonal(np.sqrt(2))
+            x = nn.Conv(features, (size, size), (stride, stride), padding="VALID", kernel_init=init)(x)
+            x = nn.relu(x)
+        return x.reshape(*x.shape[:-3], -1)
+
+
+class Torso(nn.Module):
+    """Any encoded observation -> features: images through a CNN each, everything side by side, then an MLP."""
+
+    images: tuple[bool, ...]  # for each leaf of the encoded observation: is it an image
+    sizes: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"
+    orthogonal: bool = True
+
+    @nn.compact
+    def __call__(self, observation: Tree, *others: Array) -> Float[Array, "*batch f"]:
+        leaves = zip(self.images, jax.tree.leaves(observation), strict=True)
+        parts = [CNN()(x) if is_image else x for is_image, x in leaves] + list(others)
+        x = jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        sizes = self.sizes or ((128,) if any(self.images) else ())
+        return MLP(sizes, self.activation, self.orthogonal)(x)
+
+
+class Policy(nn.Module):
+    """Features -> the distribution of actions.
+
+    `std` says where a Gaussian's log standard deviation comes from: "free" is a parameter of its own, the same in every
+    state (Schulman et al. 2017); "state" is a second output of the network, clipped to [-20, 2] (Haarnoja et al. 2018).
+    """
+
+    torso: nn.Module
+    head: Parameterization
+    std: str = "free"
+    output_scale: float = 0.01  # a nearly uniform (or centred) first policy: Andrychowicz et al. 2021, section 3.2
+
+    @nn.compact
+    def __call__(self, observation: Tree) -> Distribution:
+        features, size = self.torso(observation), self.head.num_outputs
+        init = nn.initializers.orthogonal(self.output_scale)
+        if not self.head.needs_log_std:
+            return self.head.build(nn.Dense(size, kernel_init=init)(features))
+        if self.std == "free":
+            mean = nn.Dense(size, kernel_init=init)(features)
+            return self.head.build(mean, self.param("log_std", nn.initializers.zeros, (size,)))
+        mean, log_std = jnp.split(nn.Dense(2 * size, kernel_init=init)(features), 2, axis=-1)
+        return self.head.build(mean, jnp.clip(log_std, -20.0, 2.0))
+
+
+class Value(nn.Module):
+    """Features -> V(o), [*batch]."""
+
+    torso: nn.Module
+
+    @nn.compact
+    def __call__(self, observation: Tree) -> Float[Array, "*batch"]:
+        return nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))(self.torso(observation))[..., 0]
+
+
+class Critics(nn.Module):
+    """Several independent Q(o, a) side by side: [*batch, num_critics].
+
+    One module for all: their first layers read the same input.
+    """
+
+    torsos: Sequence[nn.Module]
+
+    @nn.compact
+    def __call__(self, observation: Tree, action: Float[Array, "*batch a"]) -> Float[Array, "*batch k"]:
+        return jnp.concatenate([nn.Dense(1)(torso(observation, action)) for torso in self.torsos], axis=-1)

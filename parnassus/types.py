@@ -1,0 +1,245 @@
+"""The contract: what an algorithm, a collector and an environment are to each other.
+
+Everything that training changes is in arguments and results, never in `self`: an algorithm is a frozen dataclass of
+hyper-parameters whose methods are pure functions, and `TrainState` is both the training loop's carry and the checkpoint.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, dataclass_transform, runtime_checkable
+
+import gymnasium
+import jax
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Tree = Any  # a pytree of arrays
+Key = PRNGKeyArray  # a typed key, `jax.random.key`; whoever receives one consumes it
+Metrics = dict[str, Array]  # flat, "group/name" -> scalar
+Learner = Any  # every array an algorithm will ever change, one pytree
+Behavior = Any  # the part of a learner that acting needs
+Memory = Any  # per-environment memory of the actor, leaves [N, ...]; () for most
+Actor = Any  # environment states, observations, memories, episode statistics
+
+
+class ParnassusError(Exception):
+    """Something a user can mend, said in one sentence."""
+
+
+class BadInput(ParnassusError):
+    """An argument, option or file is wrong; found before any training. The command line exits with status 2."""
+
+
+class TrainingFailed(ParnassusError):
+    """Training cannot go on (a number is not finite, the environment raised). The command line exits with status 1."""
+
+
+class EnvironmentRaised(TrainingFailed):
+    """An environment raised in time step `step` (0-based) of a trajectory; the cause is chained."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class Transition(NamedTuple):
+    """What is learned from. As a trajectory its leaves are [T, N, ...]: time, environment."""
+
+    observation: Tree  # o_t
+    action: Tree  # a_t, as the policy drew it: before it is scaled or clipped for the environment
+    reward: Float[Array, "T N"]  # r_{t+1}
+    next_observation: Tree  # o_{t+1}: the true successor, also where the environment was reset
+    terminated: Bool[Array, "T N"]  # absorbing state: bootstrap with 0
+    truncated: Bool[Array, "T N"]  # cut short (time limit): bootstrap with V(o_{t+1}), end the trace
+    extras: Mapping[str, Tree]  # what `act` wants `learn` to see, e.g. {"log_prob": ...}
+
+    @property
+    def done(self) -> Bool[Array, "T N"]:
+        """[T, N]: the episode ended here, for either reason."""
+        return self.terminated | self.truncated
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What an algorithm must know of where it will act."""
+
+    observation_space: gymnasium.Space = dataclasses.field(hash=False)  # spaces have no hash, but an honest ==
+    action_space: gymnasium.Space = dataclasses.field(hash=False)
+    num_envs: int  # N
+
+
+class Algorithm(Protocol):
+    """A frozen dataclass of hyper-parameters (see `pytree`); its methods are pure functions."""
+
+    @property
+    def num_steps(self) -> int:
+        """T: environment steps between two calls of `learn`, in each of the N environments."""
+
+    def init(self, key: Key, spec: Spec) -> Learner:
+        """Every array the algorithm will ever change. Raises BadInput if it cannot act or learn in `spec`."""
+
+    def behavior(self, learner: Learner) -> Behavior:
+        """The part of the learner that acting needs: it alone travels to workers and exports."""
+
+    def initial_memory(self, spec: Spec) -> Memory:
+        """The actor's memory at the start of an episode, leaves [N, ...]; () where there is none."""
+
+    def act(
+        self, behavior: Behavior, memory: Memory, observation: Tree, key: Key, explore: bool
+    ) -> tuple[Tree, Memory, Mapping[str, Tree]]:
+        """Actions, memories and extras for a batch of observations, leaves [N, ...]."""
+
+    def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
+        """The learner after seeing `trajectory`, and a flat dict of scalars."""
+
+
+class Collector(Protocol):
+    """Where experience comes from: the only impure seam."""
+
+    @property
+    def is_pure(self) -> bool:
+        """May be traced: scanned, jitted, vmapped over seeds."""
+
+    @property
+    def spec(self) -> Spec:
+        """The spaces and the number of environments."""
+
+    def init(self, algorithm: Algorithm, key: Key) -> Actor:
+        """Environment states, observations, memories, episode statistics: one pytree."""
+
+    def begin(self, algorithm: Algorithm, actor: Actor, key: Key) -> Actor:
+        """At each chunk's start. Pure: the identity. Host: every environment is reset, seeded by `key`."""
+
+    def collect(self, algorithm: Algorithm, behavior: Behavior, actor: Actor, key: Key) -> tuple[Actor, Transition]:
+        """`algorithm.num_steps` steps in each environment, as a trajectory with leaves [T, N, ...]."""
+
+
+class TrainState(NamedTuple):
+    """All that the next iteration reads. It is the loop's carry and the checkpoint."""
+
+    learner: Learner
+    actor: Actor
+    key: Key
+    iteration: Int[Array, ""]
+
+
+class Step(NamedTuple):
+    """The result of one step of one JAX environment (no batch dimension)."""
+
+    state: Tree  # the environment's state after the step, time included
+    observation: Tree  # of the state after the step, also where the episode ended
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]  # the state is absorbing
+    truncated: Bool[Array, ""]  # a time limit cut the episode short
+
+
+@runtime_checkable
+class Env(Protocol):
+    """A pure environment: two functions and two spaces, preferably a `pytree` (its float fields may then be swept).
+
+    It never resets itself: `parnassus.rollout` does, and keeps the true successor of an episode's last step. A learned
+    world model has the same signature, so imagination is an ordinary rollout.
+    """
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        """Observations are arrays (or dicts and tuples of arrays) of this space."""
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        """A bounded Box receives actions in its own units, [low, high]."""
+
+    def reset(self, key: Key) -> tuple[Tree, Tree]:
+        """A first state and its observation."""
+
+    def step(self, state: Tree, action: Tree, key: Key) -> Step:
+        """One step from `state`, without any reset."""
+
+
+class HostStep(NamedTuple):
+    """The result of one step of N host environments; NumPy arrays [N, ...] that the caller may keep."""
+
+    observation: Tree  # what the next action is chosen from: the reset observation where an episode ended
+    next_observation: Tree  # the true successor
+    reward: np.ndarray  # float32 [N]
+    terminated: np.ndarray  # bool [N]
+    truncated: np.ndarray  # bool [N]
+
+
+class HostEnv(Protocol):
+    """N environments that live outside JAX and reset themselves in the same step in which an episode ends."""
+
+    observation_space: gymnasium.Space  # of one environment
+    action_space: gymnasium.Space  # of one environment
+    num_envs: int
+
+    def reset(self, seeds: list[int]) -> Tree:
+        """Start every environment afresh, environment i from seeds[i]: the same seeds, the same future. [N, ...]."""
+
+    def step(self, actions: Tree) -> HostStep:
+        """One step of every environment; actions [N, ...] in the environments' own units."""
+
+    def close(self) -> None:
+        """Release processes and windows."""
+
+
+class Bounds(NamedTuple):
+    """What a hyper-parameter may be: `Annotated[float, Bounds(0, 1)]`. Checked by `check` before training."""
+
+    low: float = -float("inf")
+    high: float = float("inf")
+
+
+Count = Annotated[int, Bounds(1)]
+WholeNumber = Annotated[int, Bounds(0)]
+NonNegative = Annotated[float, Bounds(0)]
+Fraction = Annotated[float, Bounds(0, 1)]
+
+_STATIC = (int, bool, str, bytes, tuple, type(None), nn.Module, Callable)
+_T = TypeVar("_T")
+
+
+def _is_static(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return all(_is_static(argument) for argument in typing.get_args(annotation))
+    kind = origin or annotation
+    if kind is typing.Literal:
+        return True
+    return isinstance(kind, type) and issubclass(kind, tuple(s for s in _STATIC if isinstance(s, type)))
+
+
+@dataclass_transform(frozen_default=True)
+def pytree(cls: type[_T]) -> type[_T]:
+    """A frozen dataclass that is a JAX pytree: real numbers are data, shapes are static.
+
+    Fields annotated with int, bool, str, tuple, a callable or a Flax module (or a union of these) are static: changing
+    one compiles a new program, so its value must have an honest `==` and hash. Every other field (float, arrays, other
+    pytrees) is a leaf or a subtree: changing it does not, and `jax.vmap` over it is a hyper-parameter sweep.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    static = [name for name in names if _is_static(hints[name])]
+    return jax.tree_util.register_dataclass(
+        cls, data_fields=[name for name in names if name not in static], meta_fields=static
+    )
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Raise BadInput, naming the field, for the first number of a dataclass that is outside its `Bounds` or NaN."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
+            check(value, name + ".")
+        bounds = next((b for h in (hints[field.name], *typing.get_args(hints[field.name]))
+                       for b in getattr(h, "__metadata__", ()) if isinstance(b, Bounds)), Bounds())  # fmt: skip
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not bounds.low <= number <= bounds.high:
+                limits = [f"at least {bounds.low:g}"] * (bounds.low > -np.inf)
+                limits += [f"at most {bounds.high:g}"] * (bounds.high < np.inf)
+                raise BadInput(f"{name} must be {' and '.join(limits) or 'a number'}, not {number}")
