@@ -79,17 +79,15 @@ def test_outcomes_and_starts_are_drawn_by_their_probabilities():
     assert not step.truncated.any()
 
 
-def test_rounding_never_draws_an_impossible_outcome():
-    """Probabilities whose float32 sum falls short of the largest uniform number; the last state is impossible."""
-    start = np.append(np.full(600, 1 / 600), 0.0)
-    mdp = FiniteMDP.create(np.zeros((601, 1, 1), int), np.ones((601, 1, 1)), *2 * [np.zeros((601, 1, 1))], start)
-    largest = jnp.float32(1 - 2.0**-23)
-    uniform, jax.random.uniform = jax.random.uniform, lambda key: largest
-    try:
-        _, observation = mdp.reset(jax.random.key(0))
-    finally:
-        jax.random.uniform = uniform
-    assert observation == 599
+@pytest.mark.parametrize(("uniform", "drawn"), [(0.0, 1), (1 - 2.0**-23, 700)])
+def test_rounding_never_draws_an_impossible_outcome(uniform, drawn, monkeypatch):
+    """The smallest and the largest uniform number; the first and the last state are impossible."""
+    start = np.concatenate([[0.0], np.full(700, 1 / 700), [0.0]])
+    mdp = FiniteMDP.create(np.zeros((702, 1, 1), int), np.ones((702, 1, 1)), *2 * [np.zeros((702, 1, 1))], start)
+    assert jnp.cumsum(mdp.start)[-1] < 1 - 2.0**-23  # in single precision, the sum falls short of the largest
+    monkeypatch.setattr(jax.random, "uniform", lambda key: jnp.float32(uniform))
+    _, observation = mdp.reset(jax.random.key(0))
+    assert observation == drawn
 
 
 def test_from_dense():
