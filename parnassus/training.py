@@ -13,6 +13,7 @@ from jaxtyping import Array, Int
 
 from parnassus.schedules import plan
 from parnassus.types import (
+    Actor,
     Algorithm,
     BadInput,
     Collector,
@@ -128,7 +129,13 @@ def host_chunk(
 def init_learner(algorithm: Algorithm, key: Key, spec: Spec) -> Learner:
     """A fresh learner, or one for each key of a batch [S]."""
     init = partial(algorithm.init, spec=spec)
-    return init(key) if key.ndim == 0 else jax.vmap(lambda k: init(k))(key)
+    # One after the other, not vmapped: XLA's batched QR (orthogonal initialisation) now and then deadlocks on the CPU.
+    return init(key) if key.ndim == 0 else jax.lax.map(lambda k: init(k), key)
+
+
+@jax.jit
+def _init_actors(algorithm: Algorithm, collector: Collector, keys: Key) -> Actor:
+    return jax.vmap(lambda key: collector.init(algorithm, key))(keys)
 
 
 def init(algorithm: Algorithm, collector: Collector, key: Key, steps: int) -> TrainState:
@@ -146,9 +153,8 @@ def init(algorithm: Algorithm, collector: Collector, key: Key, steps: int) -> Tr
     if not collector.is_pure:
         raise BadInput("several seeds in one program need a JAX environment (jax:..., gymnax:...); start a run per seed")
     key, learner_key, actor_key = jax.vmap(split)(key)
-    learner = init_learner(algorithm, learner_key, collector.spec)
-    actor = jax.jit(jax.vmap(lambda k: collector.init(algorithm, k)))(actor_key)
-    learner = jax.vmap(lambda one: plan(one, steps))(learner)
+    learner = jax.vmap(lambda one: plan(one, steps))(init_learner(algorithm, learner_key, collector.spec))
+    actor = _init_actors(algorithm, collector, actor_key)
     state = _own(TrainState(learner, actor, key, jnp.zeros(key.shape, jnp.int32)))
     return jax.device_put(state, NamedSharding(seed_mesh(key.size), PartitionSpec("seed")))
 

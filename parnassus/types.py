@@ -198,7 +198,7 @@ WholeNumber = Annotated[int, Bounds(0)]
 NonNegative = Annotated[float, Bounds(0)]
 Fraction = Annotated[float, Bounds(0, 1)]
 
-_STATIC = (int, bool, str, bytes, tuple, type(None), nn.Module, Callable)
+_STATIC = (int, bool, str, bytes, tuple, type(None), nn.Module)
 _T = TypeVar("_T")
 
 
@@ -207,9 +207,9 @@ def _is_static(annotation: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return all(_is_static(argument) for argument in typing.get_args(annotation))
     kind = origin or annotation
-    if kind is typing.Literal:
+    if kind in (typing.Literal, Callable):  # Callable itself: a class with `__call__`, such as Linear, holds numbers
         return True
-    return isinstance(kind, type) and issubclass(kind, tuple(s for s in _STATIC if isinstance(s, type)))
+    return isinstance(kind, type) and issubclass(kind, _STATIC)
 
 
 @dataclass_transform(frozen_default=True)
