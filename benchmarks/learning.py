@@ -1,0 +1,139 @@
+"""Kept learning runs: how good the policies get, with the library's own presets.
+
+    python -m benchmarks.learning --task ppo-cartpole             # the seeds that are not there yet
+    python -m benchmarks.learning --task ppo-cartpole --seeds 3 4 --again
+    python -m benchmarks.learning --list
+
+Each seed trains in a process of its own, two at a time, evaluates the deterministic policy over 100 episodes, and is
+added to benchmarks/results/learning/TASK.csv as soon as it is done: an interrupted call loses only the seeds that were
+running. TASK.json beside it says with what each seed was made: command, commit, versions, machine, configuration.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.report import LEARNING, read_learning
+from benchmarks.speed import ROOT, commit, machine
+from benchmarks.tasks import SETTINGS, Setting
+
+EPISODES = 100  # of the evaluation at the end
+COLUMNS = ("seed", "steps", "kind", "return")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train the seeds asked for; 1 if any failed."""
+    options = parse(arguments)
+    if options.list:
+        for name, setting in SETTINGS.items():
+            print(f"{name}: {setting.algorithm} on {setting.env}, {setting.steps:,} steps, {setting.seeds} seeds")
+        return 0
+    if options.child is not None:
+        print(json.dumps(train(SETTINGS[options.task[0]], options.child)))
+        return 0
+    failed = False
+    for name in options.task or SETTINGS:
+        seeds = options.seeds if options.seeds is not None else list(range(SETTINGS[name].seeds))
+        finished = {row["seed"] for row in read_learning(name)}
+        wanted = [seed for seed in seeds if options.again or seed not in finished]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            runs = {pool.submit(train_in_process, name, seed): seed for seed in wanted}
+            for run in as_completed(runs):
+                seed = runs[run]
+                try:
+                    result = run.result()
+                except RuntimeError as error:
+                    failed = True
+                    print(f"{name} seed {seed} failed:\n{error}", file=sys.stderr, flush=True)
+                    continue
+                keep(name, seed, result)
+                print(f"{name} seed {seed}: {result['rows'][-1][2]:.2f} in {result['seconds']:.0f} s", flush=True)
+        report.write()
+    return int(failed)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", nargs="+", choices=sorted(SETTINGS), metavar="TASK", help=", ".join(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, help="these seeds (default: as many as the task has, from 0)")
+    parser.add_argument("--again", action="store_true", help="train seeds again that are already there")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds at a time (default: 2)")
+    parser.add_argument("--list", action="store_true", help="list the tasks")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)  # the seed to train in this very process
+    return parser.parse_args(arguments)
+
+
+def train(setting: Setting, seed: int) -> dict:
+    """Train one seed in this process and evaluate it: rows of (steps, kind, return), configuration, versions."""
+    import parnassus as pa
+
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "run"
+        run = pa.train(setting.algorithm, setting.env, steps=setting.steps, seed=seed, directory=directory, quiet=True)
+        # A seed of its own: the evaluation's episodes are not those that training began with.
+        evaluation = run.evaluate(episodes=EPISODES, seed=10_000 + seed)
+        config = json.loads((directory / "config.json").read_text())
+        with (directory / "metrics.csv").open() as file:
+            curve = [(int(float(row["steps"])), row.get("episode/return", "")) for row in csv.DictReader(file)]
+    rows = [(steps, "training", round(float(value), 3)) for steps, value in curve if value not in ("", "nan")]
+    rows.append((setting.steps, "evaluation", round(float(evaluation.returns.mean()), 3)))
+    return {
+        "rows": [[steps, kind, value] for steps, kind, value in rows],
+        "config": config,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def train_in_process(name: str, seed: int) -> dict:
+    """`train` in a fresh process, with one thread so that two of them share two cores. Raises RuntimeError."""
+    command = [sys.executable, "-m", "benchmarks.learning", "--task", name, "--child", str(seed)]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = process.stdout.strip().splitlines()
+    if process.returncode or not lines:
+        raise RuntimeError(process.stderr.strip()[-3000:] or f"exit status {process.returncode}")
+    return json.loads(lines[-1])
+
+
+def keep(name: str, seed: int, result: dict, folder: Path = LEARNING) -> None:
+    """Put a finished seed into the task's CSV and JSON, in place of an older run of the same seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in read_learning(name, folder) if row["seed"] != seed]
+    rows += [{"seed": seed, "steps": s, "kind": kind, "return": value} for s, kind, value in result["rows"]]
+    rows.sort(key=lambda row: row["seed"])  # stable: the steps of a seed stay in order
+    path = folder / f"{name}.json"
+    about = json.loads(path.read_text()) if path.exists() else {"task": name, "runs": {}}
+    about["runs"][str(seed)] = {
+        "command": shlex.join(["python", "-m", "benchmarks.learning", "--task", name, "--seeds", str(seed)]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": machine(),
+        "seconds": result["seconds"],
+        "config": result["config"],
+    }
+    about["runs"] = dict(sorted(about["runs"].items(), key=lambda item: int(item[0])))
+    replace(path, json.dumps(about, indent=1) + "\n")
+    lines = [",".join(COLUMNS), *[",".join(str(row[column]) for column in COLUMNS) for row in rows]]
+    replace(folder / f"{name}.csv", "\n".join(lines) + "\n")  # last: a seed counts as finished once it is here
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Writes benchmarks/RESULTS.md from the kept measurements: `python -m benchmarks.report`.
+
+The tables stand between markers (<!-- speed:begin --> ... <!-- speed:end -->); the text around them is written by hand.
+"""
+
+import csv
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.tasks import SETTINGS, TASKS
+from parnassus.statistics import bootstrap_interval, interquartile_mean
+
+HERE = Path(__file__).resolve().parent
+RESULTS_PAGE = HERE / "RESULTS.md"
+SPEED = HERE / "results" / "speed.jsonl"
+STARTUP = HERE / "results" / "startup.jsonl"
+LEARNING = HERE / "results" / "learning"
+
+
+# Cores' worth of other processes, on average over a run, up to which the run counts as undisturbed.
+QUIET = 0.15
+
+
+def undisturbed(runs: Sequence[dict]) -> list[dict]:
+    """The rounds in which no run was disturbed by other processes; all of them, if fewer than two were not."""
+    loud = {run["round"] for run in runs if run["other_cores"] > QUIET}
+    quiet = [run for run in runs if run["round"] not in loud]
+    return quiet if len({run["round"] for run in quiet}) >= 2 else list(runs)
+
+
+def ratios(runs: Sequence[dict], baseline: str, ours: str) -> list[float]:
+    """ours / baseline in steps per second, for each round in which both ran."""
+    rates = {(run["round"], run["side"]): run["steps_per_second"] for run in runs}
+    rounds = sorted({r for r, _ in rates})
+    return [rates[r, ours] / rates[r, baseline] for r in rounds if (r, ours) in rates and (r, baseline) in rates]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median (least to greatest)."""
+    if not values:
+        return ""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; numbers are aligned to the right by the second row's colons."""
+    lines = [list(header), ["---", *["---:"] * (len(header) - 1)], *[[str(cell) for cell in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def verdict(value: float | None, bar: float | None) -> str:
+    """yes, or no with how much is missing; nothing where there is no bar."""
+    if bar is None or value is None:
+        return ""
+    return "yes" if value >= bar else f"**no**, {value / bar:.0%} of it"
+
+
+def speed_rows(record: dict) -> list[list[str]]:
+    """A task's rows: one for each baseline, or for each side where there is none."""
+    task, runs = TASKS[record["task"]], undisturbed(record["runs"])
+    measured = {run["side"] for run in runs}
+    median = {
+        (side, field): statistics.median(run[field] for run in runs if run["side"] == side)
+        for side in measured
+        for field in ("steps_per_second", "compile_seconds", "peak_memory_mb", "other_cores")
+    }
+
+    def rate(side: str) -> str:
+        return f"{median[side, 'steps_per_second']:,.0f}" if side in measured else ""
+
+    def compile_seconds(side: str) -> str:
+        return f"{median[side, 'compile_seconds']:.1f}" if side in measured else ""
+
+    ours, *baselines = task.sides
+    rows = []
+    for side in [side for side in baselines if side.name in measured] or [None]:
+        against = ratios(runs, side.name, ours.name) if side else []
+        busy = max(median[name, "other_cores"] for name in measured)
+        shown = [ours.name, side.name] if side else [ours.name]
+        rows.append(
+            [
+                task.title,
+                rate(ours.name),
+                compile_seconds(ours.name),
+                side.name if side else "",
+                rate(side.name) if side else "",
+                compile_seconds(side.name) if side else "",
+                spread(against),
+                f"{side.bar:g}" if side and side.bar else "",
+                verdict(statistics.median(against) if against else None, side.bar if side else None),
+                " / ".join(f"{median[name, 'peak_memory_mb']:.0f}" for name in shown if name in measured),
+                len({run["round"] for run in runs}),
+                f"{busy:.1f}",
+            ]
+        )
+    return rows
+
+
+SPEED_HEADER = (
+    "task",
+    "steps/s",
+    "first chunk +s",
+    "peer",
+    "its steps/s",
+    "its first chunk +s",
+    "ratio: median (min to max)",
+    "bar",
+    "met",
+    "peak MB",
+    "rounds",
+    "other load",
+)
+
+
+def speed_tables(records: Sequence[dict]) -> str:
+    """A table for each machine, of each task's newest record, and under it what was run, when and with what."""
+    newest = {(json.dumps(record["machine"], sort_keys=True), record["task"]): record for record in records}
+    order = {name: i for i, name in enumerate(TASKS)}
+    parts = []
+    for machine_json in dict.fromkeys(m for m, _ in newest):
+        group = [record for (m, _), record in newest.items() if m == machine_json and record["task"] in order]
+        group.sort(key=lambda record: order[record["task"]])
+        rows = [row for record in group for row in speed_rows(record)]
+        machine = json.loads(machine_json)
+        described = ", ".join(f"{value} {name}" if name == "cores" else str(value) for name, value in machine.items())
+        parts.append(f"Machine: {described}.\n\n" + table(SPEED_HEADER, rows) + "\n\n" + provenance(group))
+    return "\n\n".join(parts)
+
+
+def provenance(records: Sequence[dict]) -> str:
+    """The commands, dates, commits, versions and notes behind a table."""
+    lines = []
+    for record in records:
+        lines.append(f"- {record['task']}: `{record['command']}`, {record['date'][:16]} UTC, commit {record['commit']}")
+        note = TASKS[record["task"]].note
+        lines[-1] += f" ({note})" if note else ""
+    versions: dict[str, dict[str, str]] = {}
+    for record in records:
+        for side, found in record["versions"].items():
+            versions.setdefault(side, {}).update(found)
+    for side, found in versions.items():
+        lines.append(f"- {side}: " + ", ".join(f"{package} {number}" for package, number in found.items()))
+    return "\n".join(lines)
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The kept records, oldest first."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def read_learning(name: str, folder: Path = LEARNING) -> list[dict]:
+    """The kept rows of a task, with numbers as numbers."""
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return [
+            {"seed": int(r["seed"]), "steps": int(r["steps"]), "kind": r["kind"], "return": float(r["return"])}
+            for r in csv.DictReader(file)
+        ]
+
+
+LEARNING_HEADER = (
+    "task",
+    "environment",
+    "steps",
+    "seeds",
+    "mean",
+    "least to greatest",
+    "interquartile mean (95% interval)",
+    "bar",
+    "met",
+)
+
+
+def learning_table(folder: Path = LEARNING) -> str:
+    """Each task's final evaluations over its seeds."""
+    rows = []
+    for name, setting in SETTINGS.items():
+        returns = [row["return"] for row in read_learning(name, folder) if row["kind"] == "evaluation"]
+        bar = f"{setting.bar:g}"
+        if setting.seeds_above is not None:
+            bar += f" by {setting.seeds_above} of {setting.seeds} seeds"
+        described = [name, setting.env, f"{setting.steps:,}"]
+        if not returns:
+            rows.append([*described, f"0 of {setting.seeds}", "", "", "", bar, "not run yet"])
+            continue
+        low, high = bootstrap_interval(returns)
+        digits = 2 if abs(setting.bar) < 10 else 1 if abs(setting.bar) < 1000 else 0
+        above = sum(value >= setting.bar for value in returns)
+        met = "yes" if setting.is_met(returns) else "**no**"
+        rows.append(
+            [
+                *described,
+                len(returns) if len(returns) >= setting.seeds else f"{len(returns)} of {setting.seeds}",
+                f"{statistics.mean(returns):,.{digits}f}",
+                f"{min(returns):,.{digits}f} to {max(returns):,.{digits}f}",
+                f"{interquartile_mean(returns):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})",
+                bar,
+                met + (f" ({above} of {len(returns)})" if setting.seeds_above is not None else ""),
+            ]
+        )
+    return table(LEARNING_HEADER, rows)
+
+
+def startup_table(records: Sequence[dict]) -> str:
+    """The newest record's measurements: what, seconds or megabytes, the limit."""
+    if not records:
+        return "Nothing measured yet."
+    record = records[-1]
+    rows = [
+        [
+            row["what"],
+            f"{row['value']:.2f} {row['unit']}",
+            f"{row['limit']:g} {row['unit']}" if row["limit"] else "",
+            "" if not row["limit"] else "yes" if row["value"] <= row["limit"] else "**no**",
+        ]
+        for row in record["rows"]
+    ]
+    footer = (
+        f"- `{record['command']}`, {record['date'][:16]} UTC, commit {record['commit']}, {record['machine']['cpu']}"
+    )
+    return table(("what", "measured", "at most", "met"), rows) + "\n\n" + footer
+
+
+def between_markers(page: str, name: str, content: str) -> str:
+    """The page with what stands between the markers of that name replaced. Raises ValueError without them."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if begin not in page or end not in page:
+        raise ValueError(f"the page has no {begin} ... {end}")
+    before, rest = page.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+
+
+def write(page: Path = RESULTS_PAGE) -> None:
+    """Bring the page up to date."""
+    text = page.read_text()
+    text = between_markers(text, "speed", speed_tables(read_jsonl(SPEED)) or "Nothing measured yet.")
+    text = between_markers(text, "startup", startup_table(read_jsonl(STARTUP)))
+    text = between_markers(text, "learning", learning_table())
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    write()

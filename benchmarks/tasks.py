@@ -1,0 +1,296 @@
+"""What the harnesses run: the speed tasks with their hyper-parameters, the learning tasks, and the bars for both.
+
+Hyper-parameters of speed tasks carry the names of the library whose defaults they are. The peers' workers refuse to run
+if their installed version has other defaults, so the tables below cannot go stale in silence.
+"""
+
+from dataclasses import dataclass, field
+
+# stable_baselines3.PPO 2.9.2 and sbx.PPO 0.28.0. Both: separate policy and value networks, 2x64 tanh; Adam, eps 1e-5;
+# gradients clipped by their global norm (SB3: of both networks together; SBX: of each).
+SB3_PPO = {
+    "learning_rate": 3e-4,
+    "n_steps": 2048,
+    "batch_size": 64,
+    "n_epochs": 10,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "normalize_advantage": True,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "max_grad_norm": 0.5,
+}
+
+# stable_baselines3.SAC 2.9.2 and sbx.SAC 0.28.0. Both: policy and two critics, 2x256 relu each; Adam; a learned
+# temperature that starts at 1, target entropy -dim(A).
+SB3_SAC = {
+    "learning_rate": 3e-4,
+    "buffer_size": 1_000_000,
+    "learning_starts": 100,
+    "batch_size": 256,
+    "tau": 0.005,
+    "gamma": 0.99,
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "ent_coef": "auto",
+    "target_entropy": "auto",
+}
+
+# rejax.PPO 0.1.3. Separate policy and value networks, 2x64 swish, one Adam (eps 1e-8) each; no normalisation of
+# observations or rewards; gradients are not clipped; the value loss is clipped by clip_eps (ours has no such clipping).
+# An iteration is num_envs * num_steps transitions, cut into num_minibatches.
+REJAX_PPO = {
+    "learning_rate": 3e-4,
+    "num_steps": 64,
+    "num_minibatches": 16,
+    "num_epochs": 8,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_eps": 0.2,
+    "vf_coef": 0.5,
+    "ent_coef": 0.01,
+    "max_grad_norm": float("inf"),
+    "normalize_observations": False,
+    "normalize_rewards": False,
+}
+
+# For an accelerator: short rollouts in thousands of environments, four minibatches, four epochs. No peer's defaults.
+WIDE_PPO = {**REJAX_PPO, "num_steps": 32, "num_minibatches": 4, "num_epochs": 4}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the libraries (or settings) that a task compares."""
+
+    name: str  # in tables
+    worker: str  # benchmarks/workers/WORKER_worker.py, run by `python`
+    python: str  # "parnassus": the interpreter that runs the harness; else that of .venv-peers/PYTHON
+    changes: dict = field(default_factory=dict)  # fields of the job that only this side has
+    bar: float | None = None  # for a baseline: the ratio (ours / this) that we want at least
+
+
+@dataclass(frozen=True)
+class Task:
+    """The same work for each side. The first side is measured against each of the others."""
+
+    name: str
+    title: str
+    algorithm: str  # "ppo" or "sac"
+    env: str  # a Gymnasium or gymnax name, without any prefix
+    num_envs: int
+    hyperparameters: dict
+    chunk_steps: int  # environment steps between two readings of the clock; the first chunk is start-up, not speed
+    chunks: int  # how many chunks after the first are timed
+    sides: tuple[Side, ...]
+    device: str = "cpu"
+    note: str = ""
+
+    def job(self, side: Side, quick: bool = False) -> dict:
+        """What the side's worker is told."""
+        return {
+            "task": self.name,
+            "side": side.name,
+            "algorithm": self.algorithm,
+            "env": self.env,
+            "num_envs": self.num_envs,
+            "seeds": 1,
+            "hyperparameters": {k: None if v == float("inf") else v for k, v in self.hyperparameters.items()},
+            "chunk_steps": self.chunk_steps,
+            "chunks": min(self.chunks, 2) if quick else self.chunks,
+            "device": self.device,
+            **side.changes,
+        }
+
+
+def ours(prefix: str = "", **changes: object) -> Side:
+    """This library, on the environments that the prefix names ("": Gymnasium's, "envpool:", "gymnax:", "jax:")."""
+    return Side("parnassus", "parnassus", "parnassus", {"prefix": prefix, **changes})
+
+
+def sb3(bar: float | None = None) -> tuple[Side, Side]:
+    """Stable-Baselines3 in its default DummyVecEnv: with its default threads (as many as cores) and with one.
+
+    Which is faster depends on the networks and on what else the machine does: threads that wait for each other by
+    spinning collapse when another process takes a core. The bar holds for both.
+    """
+    return Side("sb3", "sb3", "sb3", {}, bar), Side("sb3, 1 thread", "sb3", "sb3", {"threads": 1}, bar)
+
+
+def sbx(bar: float | None = None, **changes: object) -> Side:
+    """SBX: Stable-Baselines3 in JAX."""
+    return Side("sbx", "sb3", "sbx", changes, bar)
+
+
+def rejax(bar: float | None = None) -> Side:
+    """rejax: training inside one jit."""
+    return Side("rejax", "rejax", "rejax", {}, bar)
+
+
+def _replay(rows: int) -> dict:
+    return {"prefix": "", "hyperparameters": {**SB3_SAC, "buffer_size": rows}}
+
+
+def _gymnax(num_envs: int, chunk_steps: int) -> Task:
+    title = f"PPO, gymnax CartPole-v1, {num_envs} environments"
+    sides = (ours("gymnax:"), rejax(1.2))
+    return Task(f"ppo-gymnax-{num_envs}", title, "ppo", "CartPole-v1", num_envs, REJAX_PPO, chunk_steps, 8, sides)
+
+
+def _wide(num_envs: int) -> Task:
+    name, title = f"cuda-ppo-{num_envs}", f"PPO, jax:CartPole-v1, {num_envs:,} environments"
+    chunk_steps, sides = num_envs * WIDE_PPO["num_steps"] * 32, (ours("jax:"),)
+    return Task(name, title, "ppo", "CartPole-v1", num_envs, WIDE_PPO, chunk_steps, 8, sides, "cuda")
+
+
+_HALF_CHEETAH = "PPO, HalfCheetah-v5"
+_SEEDS = Side("one seed", "parnassus", "parnassus", {"prefix": "gymnax:"}, 1.8)
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "ppo-cartpole-8",
+            "PPO, Gymnasium CartPole-v1, 8 environments",
+            "ppo",
+            "CartPole-v1",
+            8,
+            SB3_PPO,
+            8 * 2048,
+            4,
+            (ours(), *sb3(9.0), sbx(5.0)),
+        ),
+        Task(
+            "ppo-halfcheetah-8",
+            f"{_HALF_CHEETAH}, 8 synchronous environments",
+            "ppo",
+            "HalfCheetah-v5",
+            8,
+            SB3_PPO,
+            8 * 2048,
+            3,
+            (ours(), *sb3(4.0), sbx()),
+        ),
+        Task(
+            "ppo-halfcheetah-8-envpool",
+            f"{_HALF_CHEETAH}, 8 environments: ours in EnvPool",
+            "ppo",
+            "HalfCheetah-v5",
+            8,
+            SB3_PPO,
+            8 * 2048,
+            3,
+            (ours("envpool:"), *sb3(6.0), sbx()),
+            note="the peers have no EnvPool adapter: they step Gymnasium's environments one after the other",
+        ),
+        Task(
+            "ppo-halfcheetah-1",
+            f"{_HALF_CHEETAH}, 1 environment",
+            "ppo",
+            "HalfCheetah-v5",
+            1,
+            SB3_PPO,
+            2048,
+            10,
+            (ours(), *sb3(4.5), sbx()),
+        ),
+        Task(
+            "sac-halfcheetah",
+            "SAC, HalfCheetah-v5, 1 environment, 1 update per step",
+            "sac",
+            "HalfCheetah-v5",
+            1,
+            SB3_SAC,
+            500,
+            5,
+            (ours(), *sb3(2.0), sbx(1.3)),
+        ),
+        _gymnax(8, 131_072),
+        _gymnax(64, 131_072),
+        _gymnax(256, 262_144),
+        Task(
+            "ppo-gymnax-16-seeds",
+            "PPO, gymnax CartPole-v1, 8 environments: 16 seeds in one program, total steps/s",
+            "ppo",
+            "CartPole-v1",
+            8,
+            REJAX_PPO,
+            65_536,
+            8,
+            (ours("gymnax:", seeds=16, host_devices=2), _SEEDS),
+            note="two XLA host devices, eight seeds on each; the baseline is one seed on one device",
+        ),
+        Task(
+            "sac-replay",
+            "SAC, HalfCheetah-v5: a replay of 1,000,000 transitions",
+            "sac",
+            "HalfCheetah-v5",
+            1,
+            SB3_SAC,
+            500,
+            5,
+            (ours(), Side("10,000 transitions", "parnassus", "parnassus", _replay(10_000), 0.9)),
+            note="as fast as with a small replay: it is never copied; see the memory columns",
+        ),
+        _wide(2_048),
+        _wide(4_096),
+        _wide(16_384),
+        Task(
+            "cuda-sac-pendulum",
+            "SAC, jax:Pendulum-v1, 1 environment, 1 update per step",
+            "sac",
+            "Pendulum-v1",
+            1,
+            SB3_SAC,
+            5_000,
+            4,
+            (ours("jax:"),),
+            "cuda",
+        ),
+        Task(
+            "cuda-ppo-256-seeds",
+            "PPO, jax:CartPole-v1, 8 environments: 256 seeds under vmap, total steps/s",
+            "ppo",
+            "CartPole-v1",
+            8,
+            REJAX_PPO,
+            32_768,
+            8,
+            (ours("jax:", seeds=256), Side("one seed", "parnassus", "parnassus", {"prefix": "jax:"})),
+            "cuda",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A learning task and what must be reached."""
+
+    algorithm: str  # a preset of (algorithm, env) sets the hyper-parameters
+    env: str
+    steps: int
+    seeds: int
+    bar: float  # for the mean over seeds of the deterministic policy's return ...
+    seeds_above: int | None = None  # ... or, where given, for at least so many of the seeds, each on its own
+
+    def is_met(self, returns: list[float]) -> bool:
+        """Whether these final evaluations, one for each seed, reach the bar."""
+        if len(returns) < self.seeds:
+            return False
+        if self.seeds_above is not None:
+            return sum(value >= self.bar for value in returns) >= self.seeds_above
+        return sum(returns) / len(returns) >= self.bar
+
+
+SETTINGS = {
+    "ppo-cartpole": Setting("ppo", "CartPole-v1", 100_000, 10, 475.0, seeds_above=9),
+    "ppo-cartpole-gymnax": Setting("ppo", "gymnax:CartPole-v1", 100_000, 10, 475.0, seeds_above=9),
+    "ppo-pendulum": Setting("ppo", "Pendulum-v1", 100_000, 10, -200.0),
+    "ppo-halfcheetah": Setting("ppo", "HalfCheetah-v5", 1_000_000, 3, 4_500.0),
+    "ppo-hopper": Setting("ppo", "Hopper-v5", 1_000_000, 3, 2_200.0),
+    "sac-pendulum": Setting("sac", "Pendulum-v1", 20_000, 5, -170.0),
+    "sac-halfcheetah": Setting("sac", "HalfCheetah-v5", 100_000, 3, 5_500.0),
+    "reinforce-cartpole": Setting("reinforce", "CartPole-v1", 500_000, 10, 400.0),
+    "q-learning-frozenlake": Setting("q-learning", "FrozenLake-v1", 500_000, 10, 0.70),
+}

@@ -1,0 +1,79 @@
+"""Times this library on one job; see clock.py."""
+
+import os
+
+from clock import Clock, read_job
+
+
+def algorithm_for(job: dict) -> object:
+    """The algorithm with the peer's hyper-parameters, translated from the peer's names to ours."""
+    import parnassus as pa
+
+    h = job["hyperparameters"]
+    if job["algorithm"] == "sac":
+        return pa.SAC(
+            learning_rate=h["learning_rate"],
+            replay_size=h["buffer_size"],
+            learning_starts=h["learning_starts"],
+            minibatch_size=h["batch_size"],
+            tau=h["tau"],
+            discount=h["gamma"],
+            num_steps=h["train_freq"],
+            updates_per_step=h["gradient_steps"],
+            hidden_sizes=(256, 256),
+            activation="relu",
+        )
+    is_sb3 = "n_steps" in h  # else: rejax's names
+    num_steps = h["n_steps"] if is_sb3 else h["num_steps"]
+    no_clipping = 1e9  # rejax's infinity: the norm is computed all the same
+    return pa.PPO(
+        learning_rate=h["learning_rate"],
+        num_steps=num_steps,
+        minibatch_size=h["batch_size"] if is_sb3 else num_steps * job["num_envs"] // h["num_minibatches"],
+        num_epochs=h["n_epochs"] if is_sb3 else h["num_epochs"],
+        discount=h["gamma"],
+        gae_lambda=h["gae_lambda"],
+        objective=pa.Clip(h["clip_range"] if is_sb3 else h["clip_eps"]),
+        entropy_coefficient=h["ent_coef"],
+        value_coefficient=h["vf_coef"],
+        max_grad_norm=h["max_grad_norm"] or no_clipping,
+        normalize_advantages=h.get("normalize_advantage", True),
+        hidden_sizes=(64, 64),
+        activation="tanh" if is_sb3 else "swish",
+    )
+
+
+def main() -> None:
+    """Train for the job's chunks with the library's own `train`, reading the clock after each."""
+    job = read_job()
+    if "host_devices" in job:  # before JAX starts
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={job['host_devices']}"
+    os.environ["JAX_PLATFORMS"] = job["device"]
+    import jax
+
+    from parnassus import envs, training
+    from parnassus.collect import HostCollector, ScanCollector
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    env, num_envs, num_seeds = envs.make(job["prefix"] + job["env"], job["num_envs"]), job["num_envs"], job["seeds"]
+    is_pure = job["prefix"] in ("jax:", "gymnax:")
+    collector = ScanCollector(env, num_envs) if is_pure else HostCollector(env)
+    algorithm = algorithm_for(job)
+    chunk_iterations = job["chunk_steps"] // (algorithm.num_steps * num_envs)
+    steps = (job["chunks"] + 1) * job["chunk_steps"]
+
+    clock = Clock(job)
+    key = jax.random.key(0)
+    state = training.init(algorithm, collector, key if num_seeds == 1 else jax.random.split(key, num_seeds), steps)
+    clock.mark(0)
+    for chunk in training.train(algorithm, collector, state, steps, chunk_iterations):
+        clock.mark(chunk.steps * num_seeds)
+    packages = ["parnassus", "jax", "jaxlib", "flax", "optax", "gymnasium", "mujoco", "envpool", "gymnax", "numpy"]
+    more = {}
+    if job["device"] != "cpu":
+        more["device_memory_mb"] = round(jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20)
+    clock.report(packages, device=jax.devices()[0].device_kind, **more)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The benchmarks' pure parts: ratios, tables, the tables of tasks, and keeping finished seeds."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `benchmarks` is run from the repository's root, never installed
+
+from benchmarks import learning, report, speed  # noqa: E402
+from benchmarks.tasks import REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS  # noqa: E402
+
+
+def a_run(round_index: int, side: str, rate: float, other_cores: float = 0.0) -> dict:
+    """A run of one side, as the harness keeps it."""
+    return {
+        "round": round_index,
+        "side": side,
+        "steps_per_second": rate,
+        "compile_seconds": 1.0,
+        "peak_memory_mb": 100,
+        "other_cores": other_cores,
+    }
+
+
+def a_record(task: str, runs: list[dict]) -> dict:
+    """A line of speed.jsonl."""
+    return {
+        "task": task,
+        "date": "2026-01-02T03:04:05+00:00",
+        "commit": "abc1234",
+        "command": f"python -m benchmarks.speed --task {task}",
+        "machine": {"cpu": "A CPU", "cores": 2},
+        "versions": {run["side"]: {"python": "3.11.7"} for run in runs},
+        "runs": runs,
+    }
+
+
+def test_ratios_compare_runs_of_the_same_round():
+    runs = [a_run(0, "parnassus", 300), a_run(0, "sb3", 100), a_run(1, "parnassus", 400), a_run(1, "sb3", 200)]
+    assert report.ratios(runs, "sb3", "parnassus") == [3.0, 2.0]
+
+
+def test_ratios_leave_out_rounds_in_which_a_side_failed():
+    runs = [a_run(0, "parnassus", 300), a_run(1, "parnassus", 400), a_run(1, "sb3", 200), a_run(2, "sb3", 1)]
+    assert report.ratios(runs, "sb3", "parnassus") == [2.0]
+
+
+def test_spread_is_median_least_and_greatest():
+    assert report.spread([3.0, 1.0, 2.0]) == "2.00 (1.00 to 3.00)"
+    assert report.spread([]) == ""
+
+
+def test_disturbed_rounds_count_only_when_there_are_too_few_others():
+    quiet = [a_run(r, side, 1.0) for r in (0, 1) for side in ("parnassus", "sb3")]
+    loud = [a_run(2, "parnassus", 1.0), a_run(2, "sb3", 1.0, other_cores=1.0)]
+    assert report.undisturbed(quiet + loud) == quiet
+    assert report.undisturbed(quiet[:2] + loud) == quiet[:2] + loud
+
+
+@pytest.mark.parametrize(
+    ("value", "bar", "expected"), [(2.0, 2.0, "yes"), (1.5, 2.0, "**no**, 75% of it"), (2.0, None, ""), (None, 2.0, "")]
+)
+def test_verdict(value: float | None, bar: float | None, expected: str):
+    assert report.verdict(value, bar) == expected
+
+
+def test_speed_table_says_where_the_bar_is_missed():
+    runs = [a_run(r, side, rate) for r in (0, 1) for side, rate in (("parnassus", 1000), ("rejax", 1000))]
+    text = report.speed_tables([a_record("ppo-gymnax-8", runs)])
+    row = next(line for line in text.splitlines() if line.startswith("| PPO"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert len(cells) == len(report.SPEED_HEADER)
+    found = dict(zip(report.SPEED_HEADER, cells, strict=True))
+    assert found["ratio: median (min to max)"] == "1.00 (1.00 to 1.00)"
+    assert found["bar"] == "1.2"
+    assert found["met"].startswith("**no**")
+    assert "python -m benchmarks.speed --task ppo-gymnax-8" in text and "A CPU" in text
+
+
+def test_speed_table_shows_the_newest_record_of_each_task():
+    old, new = ([a_run(0, "parnassus", rate), a_run(0, "rejax", 10)] for rate in (11111, 22222))
+    text = report.speed_tables([a_record("ppo-gymnax-8", old), a_record("ppo-gymnax-8", new)])
+    assert "22,222" in text and "11,111" not in text
+
+
+def test_speed_table_of_a_task_without_peers():
+    text = report.speed_tables([a_record("cuda-ppo-2048", [a_run(0, "parnassus", 1e6)])])
+    assert "1,000,000" in text
+
+
+def test_between_markers_replaces_only_what_is_between():
+    page = "before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter"
+    changed = report.between_markers(page, "speed", "new")
+    assert changed == "before\n<!-- speed:begin -->\n\nnew\n\n<!-- speed:end -->\nafter"
+    assert report.between_markers(changed, "speed", "new") == changed
+    with pytest.raises(ValueError, match="learning:begin"):
+        report.between_markers(page, "learning", "new")
+
+
+def test_the_page_has_all_its_markers(tmp_path: Path):
+    page = tmp_path / "RESULTS.md"
+    page.write_text(report.RESULTS_PAGE.read_text())
+    report.write(page)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_tasks_are_complete(task):
+    steps_per_iteration = task.num_envs * (
+        task.hyperparameters.get("n_steps") or task.hyperparameters.get("num_steps", 1)
+    )
+    assert task.chunk_steps % steps_per_iteration == 0, "a chunk is a whole number of iterations, on every side"
+    assert task.hyperparameters.keys() in (SB3_PPO.keys(), SB3_SAC.keys(), REJAX_PPO.keys())
+    names = [side.name for side in task.sides]
+    assert len(set(names)) == len(names) and names[0] == "parnassus"
+    for side in task.sides:
+        job = json.loads(json.dumps(task.job(side), allow_nan=False))
+        assert job["side"] == side.name and job["chunks"] >= 2
+        assert (speed.WORKERS / f"{side.worker}_worker.py").exists()
+        if side.python != "parnassus":
+            assert (ROOT / "benchmarks" / "peers" / f"{side.python}.txt").exists()
+
+
+def test_every_bar_of_the_issue_is_there():
+    bars = {(name, side.name): side.bar for name, task in TASKS.items() for side in task.sides if side.bar}
+    expected = {
+        ("ppo-cartpole-8", "sb3"): 9.0,
+        ("ppo-cartpole-8", "sbx"): 5.0,
+        ("ppo-halfcheetah-8", "sb3"): 4.0,
+        ("ppo-halfcheetah-8-envpool", "sb3"): 6.0,
+        ("ppo-halfcheetah-1", "sb3"): 4.5,
+        ("sac-halfcheetah", "sb3"): 2.0,
+        ("sac-halfcheetah", "sbx"): 1.3,
+        **{(f"ppo-gymnax-{n}", "rejax"): 1.2 for n in (8, 64, 256)},
+        ("ppo-gymnax-16-seeds", "one seed"): 1.8,
+    }
+    assert expected.items() <= bars.items()
+
+
+def test_a_worker_refuses_a_peer_with_other_defaults(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(speed.WORKERS))
+    from clock import check_defaults
+
+    check_defaults("peer", {"gamma": 0.99, "other": 1}, {"gamma": 0.99})
+    with pytest.raises(SystemExit, match="gamma"):
+        check_defaults("peer", {"gamma": 0.9}, {"gamma": 0.99})
+
+
+def test_a_clock_keeps_the_first_chunk_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.syspath_prepend(str(speed.WORKERS))
+    from clock import Clock
+
+    clock = Clock({"chunks": 2, "started": 100.0})
+    clock.marks = [(0, 101.0), (10, 106.0), (20, 107.0), (40, 109.0)]
+    assert clock.is_done
+    clock.report(["pytest"])
+    line = json.loads(capsys.readouterr().out)
+    assert line["steps_per_second"] == 10.0  # 30 steps in 3 s
+    assert line["chunk_rates"] == [10.0, 10.0]
+    assert line["compile_seconds"] == 3.5  # 5 s, where a later chunk takes 1.5
+    assert line["startup_seconds"] == 6.0
+    assert line["versions"]["pytest"] == pytest.__version__
+
+
+def test_quick_jobs_are_short():
+    for task in TASKS.values():
+        assert all(task.job(side, quick=True)["chunks"] == 2 for side in task.sides)
+
+
+def test_a_learning_bar_holds_for_the_mean_or_for_a_number_of_seeds():
+    mean, count = SETTINGS["ppo-halfcheetah"], SETTINGS["ppo-cartpole"]
+    assert mean.is_met([4000.0, 4500.0, 5000.0])
+    assert not mean.is_met([4000.0, 4500.0, 4900.0])
+    assert not mean.is_met([9000.0, 9000.0]), "seeds are missing"
+    assert count.is_met([500.0] * 9 + [100.0])
+    assert not count.is_met([500.0] * 8 + [474.0, 100.0])
+
+
+def test_finished_seeds_are_kept_and_replaced(tmp_path: Path):
+    def finished(value: float) -> dict:
+        return {"rows": [[50, "training", 1.0], [100, "evaluation", value]], "config": {}, "seconds": 1.0}
+
+    learning.keep("ppo-pendulum", 1, finished(-150.0), tmp_path)
+    learning.keep("ppo-pendulum", 0, finished(-250.0), tmp_path)
+    learning.keep("ppo-pendulum", 1, finished(-170.0), tmp_path)
+    rows = report.read_learning("ppo-pendulum", tmp_path)
+    assert [(row["seed"], row["kind"], row["return"]) for row in rows] == [
+        (0, "training", 1.0),
+        (0, "evaluation", -250.0),
+        (1, "training", 1.0),
+        (1, "evaluation", -170.0),
+    ]
+    about = json.loads((tmp_path / "ppo-pendulum.json").read_text())
+    assert list(about["runs"]) == ["0", "1"] and about["runs"]["1"]["command"].endswith("--seeds 1")
+    assert not list(tmp_path.glob("*.tmp"))
+    text = report.learning_table(tmp_path)
+    row = next(line for line in text.splitlines() if line.startswith("| ppo-pendulum"))
+    assert "2 of 10" in row and "-210.0" in row and "**no**" in row
+
+
+def test_the_startup_table_holds_measurements_against_limits():
+    rows = [
+        {"what": "help", "value": 0.5, "unit": "s", "limit": 2.0},
+        {"what": "x", "value": 3.0, "unit": "s", "limit": 2.0},
+    ]
+    text = report.startup_table([{**a_record("startup", []), "rows": rows}])
+    assert "| help | 0.50 s | 2 s | yes |" in text and "| x | 3.00 s | 2 s | **no** |" in text
+
+
+def test_the_command_line_refuses_a_task_of_another_device(capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit, match="2"):
+        speed.parse(["--task", "cuda-ppo-2048"])
+    assert "not for --device cpu" in capsys.readouterr().err
