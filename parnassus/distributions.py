@@ -11,7 +11,6 @@ Each is a pytree of the numbers that a network produced, over any leading batch 
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium

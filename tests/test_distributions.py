@@ -306,6 +306,15 @@ def test_parameterize_squashes_boxes():
         parameterize(spaces.Discrete(2), squash=True)
 
 
+def test_parameterization_is_a_value():
+    """A network that holds one is equal to the next run's, so that compiled programs are found again."""
+    for space, _ in SPACES:
+        assert parameterize(space) == parameterize(space) and hash(parameterize(space)) == hash(parameterize(space))
+    box = spaces.Box(-1, 1, (3,))
+    assert parameterize(box) != parameterize(box, squash=True)
+    assert parameterize(spaces.MultiDiscrete([2, 3])) != parameterize(spaces.MultiDiscrete([3, 2]))
+
+
 @pytest.mark.parametrize("space", [spaces.Dict({"a": spaces.Discrete(2)}), spaces.Text(3)])
 def test_parameterize_names_what_it_cannot_do(space):
     with pytest.raises(BadInput, match=rf"or Box, not {type(space).__name__}\("):
