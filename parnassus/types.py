@@ -15,9 +15,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Key as KeyArray
 
 Tree = Any  # a pytree of arrays
 Key = PRNGKeyArray  # a typed key, `jax.random.key`; whoever receives one consumes it
+Keys = KeyArray[Array, "S"]  # one for each seed
 Metrics = dict[str, Array]  # flat, "group/name" -> scalar
 Learner = Any  # every array an algorithm will ever change, one pytree
 Behavior = Any  # the part of a learner that acting needs
@@ -71,6 +73,7 @@ class Spec:
     num_envs: int  # N
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """A frozen dataclass of hyper-parameters (see `pytree`); its methods are pure functions."""
 
@@ -96,6 +99,7 @@ class Algorithm(Protocol):
         """The learner after seeing `trajectory`, and a flat dict of scalars."""
 
 
+@runtime_checkable
 class Collector(Protocol):
     """Where experience comes from: the only impure seam."""
 
@@ -169,6 +173,7 @@ class HostStep(NamedTuple):
     truncated: np.ndarray  # bool [N]
 
 
+@runtime_checkable
 class HostEnv(Protocol):
     """N environments that live outside JAX and reset themselves in the same step in which an episode ends."""
 
@@ -204,6 +209,8 @@ _T = TypeVar("_T")
 
 def _is_static(annotation: Any) -> bool:
     origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _is_static(typing.get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):
         return all(_is_static(argument) for argument in typing.get_args(annotation))
     kind = origin or annotation
@@ -221,23 +228,25 @@ def pytree(cls: type[_T]) -> type[_T]:
     pytrees) is a leaf or a subtree: changing it does not, and `jax.vmap` over it is a hyper-parameter sweep.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    static = [name for name in names if _is_static(hints[name])]
+    # JAX rebuilds pytrees with tracers and placeholders for leaves: run-time type checkers must let them through.
+    cls.__no_type_check__ = True  # type: ignore[attr-defined]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     return jax.tree_util.register_dataclass(
-        cls, data_fields=[name for name in names if name not in static], meta_fields=static
+        cls,
+        data_fields=[field.name for field in fields if not _is_static(field.type)],
+        meta_fields=[field.name for field in fields if _is_static(field.type)],
     )
 
 
 def check(config: Any, prefix: str = "") -> None:
     """Raise BadInput, naming the field, for the first number of a dataclass that is outside its `Bounds` or NaN."""
-    hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name
         if dataclasses.is_dataclass(value) and not isinstance(value, nn.Module):
             check(value, name + ".")
-        bounds = next((b for h in (hints[field.name], *typing.get_args(hints[field.name]))
-                       for b in getattr(h, "__metadata__", ()) if isinstance(b, Bounds)), Bounds())  # fmt: skip
+        annotations = (field.type, *typing.get_args(field.type))  # of a union, each member
+        metadata = [part for annotation in annotations for part in getattr(annotation, "__metadata__", ())]
+        bounds = next((part for part in metadata if isinstance(part, Bounds)), Bounds())
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not bounds.low <= number <= bounds.high:
                 limits = [f"at least {bounds.low:g}"] * (bounds.low > -np.inf)

@@ -84,6 +84,7 @@ class PPO:
     entropy_coefficient: NonNegative = 0.0  # c2
     value_coefficient: NonNegative = 0.5  # c1
     max_grad_norm: NonNegative = 0.5  # the global norm that gradients are clipped to
+    initial_log_std: float = 0.0  # of a Gaussian policy, whose actions live in [-1, 1]
     normalize_advantages: bool = True  # to mean 0 and variance 1 in each minibatch
     normalize_observations: bool = False  # by running statistics, frozen within an iteration
     normalize_rewards: bool = False  # by the running standard deviation of the discounted return
@@ -106,6 +107,9 @@ class PPO:
         torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation)
         policy_key, value_key = jax.random.split(key)
         policy = Network.create(Policy(torso, parameterize(spec.action_space)), policy_key, observation)
+        if "log_std" in policy.params:  # set here, as data: the module is static
+            log_std = jnp.full_like(policy.params["log_std"], self.initial_log_std)
+            policy = policy.replace(params={**policy.params, "log_std": log_std})
         value = Network.create(Value(torso), value_key, observation)
         rewards = RewardScaler.zeros(spec.num_envs) if self.normalize_rewards else None
         progress = Progress.start()

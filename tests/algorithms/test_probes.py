@@ -1,0 +1,139 @@
+"""Every algorithm on every probe environment that it can act in, with numbers; the time-limit conformance test."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parnassus import training
+from parnassus.algorithms.ppo import PPO
+from parnassus.algorithms.q_learning import QLearning
+from parnassus.algorithms.reinforce import REINFORCE
+from parnassus.algorithms.sac import SAC
+from parnassus.collect import HostCollector, ScanCollector
+from parnassus.envs.gymnasium import GymnasiumEnvs
+from parnassus.envs.wrap import as_gymnasium
+from tests.probe_envs import Probe
+
+GAMMA = 0.8
+
+# What each algorithm needs to learn a probe in a second or two, and how to ask it for V(o).
+SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment steps)
+    "ppo": (
+        PPO(learning_rate=3e-3, num_steps=16, num_epochs=4, minibatch_size=32, discount=GAMMA, hidden_sizes=(16,)),
+        8_000,
+    ),
+    "reinforce": (REINFORCE(learning_rate=1e-2, num_steps=16, discount=GAMMA, hidden_sizes=(16,)), 16_000),
+    "sac": (
+        SAC(
+            learning_rate=3e-3,
+            num_steps=4,
+            minibatch_size=64,
+            replay_size=2_000,
+            learning_starts=64,
+            discount=GAMMA,
+            tau=0.05,
+            temperature=1e-4,  # so small that soft values are values
+            learn_temperature=False,
+            hidden_sizes=(32,),
+        ),
+        6_000,
+    ),
+    "q-learning": (QLearning(learning_rate=0.2, discount=GAMMA, num_steps=8), 4_000),
+}
+N = 4
+
+
+def ppo_value(algorithm: PPO, learner: Any, observation: Any, key: Any) -> Any:
+    return learner.value(learner.encoder(observation))
+
+
+def sac_value(algorithm: SAC, learner: Any, observation: Any, key: Any) -> Any:
+    encoded = learner.encoder(observation)
+    return learner.critics(encoded, learner.policy(encoded).mode()).min(-1)
+
+
+def q_value(algorithm: QLearning, learner: Any, observation: Any, key: Any) -> Any:
+    return learner.q[observation].max(-1)
+
+
+VALUE: dict[str, Callable] = {"ppo": ppo_value, "sac": sac_value, "q-learning": q_value}
+VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
+    "constant": (1.0, None),
+    "observation": (-1.0, 1.0),
+    "delayed": (GAMMA, 1.0),
+    "ending": (1.0 + GAMMA, 1.0),
+    "endless": (1.0 / (1.0 - GAMMA), None),
+}
+
+
+def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
+    return Probe(kind, continuous=continuous or name == "sac", tabular=name == "q-learning")
+
+
+def train_on(name: str, probe: Probe, collector: str) -> Any:
+    algorithm, steps = SETTINGS[name]
+    if collector == "scan":
+        collect = ScanCollector(probe, N)
+    else:
+        collect = HostCollector(GymnasiumEnvs(lambda: as_gymnasium(probe), N))
+        steps //= 2
+    state = training.init(algorithm, collect, jax.random.key(1), steps)
+    for chunk in training.train(algorithm, collect, state, steps):  # noqa: B007
+        pass
+    if collector == "host":
+        collect.close()
+    return algorithm, chunk.state.learner
+
+
+@pytest.mark.parametrize("kind", list(VALUE_PROBES))
+@pytest.mark.parametrize("name", list(VALUE))
+def test_values(name: str, kind: str) -> None:
+    probe = make_probe(name, kind, continuous=False)
+    algorithm, learner = train_on(name, probe, "scan")
+    check_values(name, probe, algorithm, learner)
+
+
+@pytest.mark.parametrize("kind", ["endless", "ending"])
+@pytest.mark.parametrize("name", list(VALUE))
+def test_time_limits_are_not_terminations_on_the_host_either(name: str, kind: str) -> None:
+    probe = make_probe(name, kind, continuous=False)
+    algorithm, learner = train_on(name, probe, "host")
+    check_values(name, probe, algorithm, learner)
+
+
+def check_values(name: str, probe: Probe, algorithm: Any, learner: Any) -> None:
+    shown = probe.observe(jnp.arange(2))
+    values = np.asarray(VALUE[name](algorithm, learner, shown, jax.random.key(0)))
+    for value, wanted in zip(values, VALUE_PROBES[probe.kind], strict=True):
+        if wanted is not None:
+            assert value == pytest.approx(wanted, rel=0.1, abs=0.1)
+
+
+ACTS_IN = [  # (algorithm, continuous actions)
+    ("ppo", False),
+    ("ppo", True),
+    ("reinforce", False),
+    ("reinforce", True),
+    ("sac", True),
+    ("q-learning", False),
+]
+
+
+@pytest.mark.parametrize("kind", ["action", "conditional"])
+@pytest.mark.parametrize(("name", "continuous"), ACTS_IN)
+def test_actions(name: str, continuous: bool, kind: str) -> None:
+    probe = make_probe(name, kind, continuous)
+    algorithm, learner = train_on(name, probe, "scan")
+    shown = probe.observe(jnp.arange(2))
+    behavior, memory = algorithm.behavior(learner), jnp.zeros(2, jnp.int32) if name == "reinforce" else ()
+    action, _, _ = algorithm.act(behavior, memory, shown, jax.random.key(0), False)
+    if continuous:  # the policy acts in [-1, 1], which the environment's [-2, 2] is twice of
+        wanted = {"action": [0.5], "conditional": [-0.5, 0.5]}[kind]
+        np.testing.assert_allclose(np.asarray(action)[: len(wanted), 0], wanted, atol=0.12)
+    else:
+        wanted = {"action": [1], "conditional": [0, 1]}[kind]
+        assert np.asarray(action)[: len(wanted)].tolist() == wanted

@@ -1,0 +1,248 @@
+"""The loop: resuming is exact, seeds are independent, floats are data, nothing is hidden in objects."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from parnassus import checkpoint, training
+from parnassus.algorithms.ppo import PPO, Clip
+from parnassus.algorithms.q_learning import QLearning
+from parnassus.algorithms.reinforce import REINFORCE
+from parnassus.algorithms.sac import SAC
+from parnassus.collect import HostCollector, ScanCollector
+from parnassus.envs.classic import CartPole
+from parnassus.envs.gymnasium import GymnasiumEnvs
+from parnassus.envs.wrap import as_gymnasium
+from parnassus.schedules import Linear
+from parnassus.types import BadInput, Collector, TrainingFailed, TrainState
+from tests.probe_envs import Probe
+
+ALGORITHMS: dict[str, Any] = {
+    "ppo": PPO(
+        num_steps=8,
+        num_epochs=2,
+        minibatch_size=16,
+        learning_rate=Linear(1e-3),
+        objective=Clip(Linear(0.2)),
+        hidden_sizes=(8,),
+        normalize_observations=True,
+        normalize_rewards=True,
+    ),
+    "reinforce": REINFORCE(num_steps=16, hidden_sizes=(8,), baseline_rate=0.1),
+    "sac": SAC(num_steps=2, minibatch_size=8, replay_size=64, learning_starts=16, hidden_sizes=(8,)),
+    "q-learning": QLearning(num_steps=2),
+}
+STEPS, CHUNK = 8, 2  # iterations in all, and in a chunk
+N = 4
+COMBINATIONS = [f"{name}/{kind}" for name in ALGORITHMS for kind in ("scan", "host")]
+
+
+def make(combination: str) -> tuple[Any, Collector]:
+    name, kind = combination.split("/")
+    probe = Probe("endless", continuous=name in ("sac", "ppo"), tabular=name == "q-learning")
+    if kind == "scan":
+        return ALGORITHMS[name], ScanCollector(probe, N)
+    return ALGORITHMS[name], HostCollector(GymnasiumEnvs(lambda: as_gymnasium(probe), N))
+
+
+def planned_steps(algorithm: Any) -> int:
+    return STEPS * algorithm.num_steps * N
+
+
+def run(combination: str, directory: Path, stop_after: int | None) -> TrainState:
+    """Train from the start, or from the checkpoint in `directory` if there is one; save where training stops."""
+    algorithm, collector = make(combination)
+    steps = planned_steps(algorithm)
+    state = training.init(algorithm, collector, jax.random.key(3), steps)
+    if directory.exists():
+        state, _, _ = checkpoint.load(directory, state)
+    for chunk in training.train(algorithm, collector, state, steps, chunk_iterations=CHUNK):
+        state = chunk.state
+        if chunk.steps == stop_after:
+            break
+    checkpoint.save(directory, state, chunk.steps)
+    return state
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of every run here, the other half in another process."""
+    directory = tmp_path_factory.mktemp("resumed")
+    for combination in COMBINATIONS:
+        run(combination, directory / combination, stop_after=planned_steps(make(combination)[0]) // 2)
+    script = (
+        "import sys, json; from pathlib import Path; from tests.test_training import run\n"
+        "for c in json.loads(sys.argv[2]): run(c, Path(sys.argv[1]) / c, None)"
+    )
+    command = [sys.executable, "-c", script, str(directory), json.dumps(COMBINATIONS)]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_resuming_in_a_new_process_is_exact(combination: str, resumed: Path, tmp_path: Path) -> None:
+    whole = run(combination, tmp_path / "whole", stop_after=None)
+    parts, steps, notes = checkpoint.load(resumed / combination, whole)
+    assert steps == planned_steps(make(combination)[0])
+    assert not notes
+    different = []
+    for (path, a), b in zip(jax.tree.leaves_with_path(whole), jax.tree.leaves(parts), strict=True):
+        if jax.dtypes.issubdtype(getattr(a, "dtype", None), jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        if not np.array_equal(np.asarray(a), np.asarray(b)):
+            different.append(jax.tree_util.keystr(path))
+    assert different == []
+
+
+def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
+    """So that the test above could fail."""
+    algorithm, collector = make("ppo/scan")
+    weights = []
+    for seed in (0, 1):
+        state = training.init(algorithm, collector, jax.random.key(seed), 64)
+        *_, chunk = training.train(algorithm, collector, state, 64)
+        weights.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(chunk.state.learner.policy)]))
+    assert not np.array_equal(*weights)
+
+
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
+    algorithm, collector = make(f"{name}/scan")
+    steps = planned_steps(algorithm)
+    keys = jax.random.split(jax.random.key(0), 4)
+    *_, together = training.train(algorithm, collector, training.init(algorithm, collector, keys, steps), steps, CHUNK)
+    for i in (0, 3):
+        state = training.init(algorithm, collector, keys[i], steps)
+        *_, alone = training.train(algorithm, collector, state, steps, CHUNK)
+        behaviors = (algorithm.behavior(alone.state.learner), algorithm.behavior(together.state.learner))
+        for one, many in zip(*map(jax.tree.leaves, behaviors), strict=True):
+            np.testing.assert_allclose(np.asarray(many)[i], np.asarray(one), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(together.metrics["episode/return"][i], alone.metrics["episode/return"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    algorithm, collector = make(f"{name}/scan")
+    traces, learn = [], type(algorithm).learn
+    monkeypatch.setattr(type(algorithm), "learn", lambda *args: (traces.append(0), learn(*args))[1])
+    jax.clear_caches()
+    counts = []
+    for changed in (algorithm, dataclasses.replace(algorithm, discount=0.5), dataclasses.replace(algorithm, num_steps=4)):
+        state = training.init(changed, collector, jax.random.key(0), 64)
+        for _ in training.train(changed, collector, state, 64, chunk_iterations=2):
+            pass
+        counts.append(len(traces))
+    assert counts[0] > 0
+    assert counts[1] == counts[0]  # a float: no new trace
+    assert counts[2] > counts[1]  # a shape: a new one
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_objects_hold_nothing_that_training_changes(combination: str) -> None:
+    algorithm, collector = make(combination)
+    before = dataclasses.asdict(algorithm)
+    state = training.init(algorithm, collector, jax.random.key(0), 64)
+    for _ in training.train(algorithm, collector, state, 64):
+        pass
+    assert dataclasses.asdict(algorithm) == before
+    assert all(isinstance(leaf, float) for leaf in jax.tree.leaves(algorithm))
+    assert not any(isinstance(value, jax.Array | np.ndarray) for value in vars(collector).values())
+
+
+def test_chunks_end_at_the_same_steps_however_the_run_is_cut() -> None:
+    algorithm, collector = make("q-learning/scan")  # 8 steps an iteration
+    state = training.init(algorithm, collector, jax.random.key(0), 80)
+    whole = [chunk.steps for chunk in training.train(algorithm, collector, state, 80, chunk_iterations=4)]
+    assert whole == [32, 64, 80]
+    state = training.init(algorithm, collector, jax.random.key(0), 80)
+    *_, first = training.train(algorithm, collector, state, 48, chunk_iterations=4)
+    rest = [chunk.steps for chunk in training.train(algorithm, collector, first.state, 80, chunk_iterations=4)]
+    assert (first.steps, rest) == (48, [64, 80])
+
+
+def test_metrics_are_named_alike_and_count_every_episode() -> None:
+    algorithm = PPO(num_steps=10, minibatch_size=40, num_epochs=1, hidden_sizes=(8,))
+    collector = ScanCollector(Probe("endless"), N)  # episodes of five steps, return 5
+    state = training.init(algorithm, collector, jax.random.key(0), 200)
+    (chunk,) = training.train(algorithm, collector, state, 200, chunk_iterations=5)
+    assert chunk.metrics["episode/return"] == 5.0
+    assert chunk.metrics["episode/length"] == 5.0
+    assert chunk.metrics["episode/count"] == 200 / 5
+    names = {"loss/policy", "loss/value", "policy/entropy", "policy/kl", "policy/clip_fraction"}
+    names |= {"value/explained_variance", "time/steps_per_second", "time/compile_seconds"}
+    assert names < set(chunk.metrics)
+    assert all("/" in name for name in chunk.metrics)
+
+
+def test_ppo_solves_cartpole() -> None:
+    """The whole of it, small enough for a test: solved is 475."""
+    algorithm = PPO(
+        num_steps=32, minibatch_size=256, num_epochs=20, gae_lambda=0.8, discount=0.98, learning_rate=1e-3
+    )
+    collector = ScanCollector(CartPole(), 8)
+    state = training.init(algorithm, collector, jax.random.key(0), 60_000)
+    best = max(float(chunk.metrics["episode/return"]) for chunk in training.train(algorithm, collector, state, 60_000))
+    assert best > 475
+
+
+class Broken:
+    """A JAX environment, not even a pytree, whose reward is NaN at its third step."""
+
+    observation_space, action_space = Probe("endless").observation_space, Probe("endless").action_space
+
+    def reset(self, key: Any) -> Any:
+        return Probe("endless").reset(key)
+
+    def step(self, state: Any, action: Any, key: Any) -> Any:
+        step = Probe("endless").step(state, action, key)
+        return step._replace(reward=jax.numpy.where(state.time == 2, jax.numpy.nan, step.reward))
+
+
+def test_a_reward_that_is_not_a_number_stops_training_and_is_named() -> None:
+    from parnassus.envs.wrap import as_pytree
+
+    algorithm = QLearning(num_steps=2)
+    collector = ScanCollector(as_pytree(Broken()), 1)
+    algorithm = PPO(num_steps=2, minibatch_size=2, num_epochs=1, hidden_sizes=(8,))
+    state = training.init(algorithm, collector, jax.random.key(0), 100)
+    with pytest.raises(TrainingFailed, match=r"^reward is not finite .* iteration 2, environment steps 3 to 4"):
+        for _ in training.train(algorithm, collector, state, 100, chunk_iterations=5):
+            pass
+
+
+def test_an_exploding_learning_rate_is_named() -> None:
+    algorithm = dataclasses.replace(ALGORITHMS["reinforce"], learning_rate=1e38)
+    collector = ScanCollector(CartPole(), N)
+    state = training.init(algorithm, collector, jax.random.key(0), 10_000)
+    with pytest.raises(TrainingFailed, match="is not finite"):
+        for _ in training.train(algorithm, collector, state, 10_000):
+            pass
+
+
+def test_bad_hyper_parameters_are_refused_before_training() -> None:
+    collector = ScanCollector(CartPole(), N)
+    for algorithm, message in [
+        (PPO(num_steps=0), "num_steps must be at least 1, not 0"),
+        (PPO(discount=1.5), "discount must be at least 0 and at most 1, not 1.5"),
+        (PPO(objective=Clip(-0.1)), "objective.clip_range must be at least 0, not -0.1"),
+        (PPO(num_steps=10, minibatch_size=64), r"minibatch_size=64 must divide num_steps \* num_envs = 10 \* 4 = 40"),
+        (SAC(), "SAC needs a continuous"),
+        (QLearning(), "needs a Discrete observation space"),
+    ]:
+        with pytest.raises(BadInput, match=message):
+            training.init(algorithm, collector, jax.random.key(0), 100)
+
+
+def test_seeds_on_a_host_environment_are_refused() -> None:
+    algorithm, collector = make("ppo/host")
+    with pytest.raises(BadInput, match="need a JAX environment"):
+        training.init(algorithm, collector, jax.random.split(jax.random.key(0), 2), 100)
