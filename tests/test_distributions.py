@@ -296,7 +296,7 @@ def test_parameterize_fits_the_space(space, num_outputs):
     if isinstance(space, spaces.MultiDiscrete):
         # Each number in its own place, also in a nested space.
         np.testing.assert_array_equal(action.max(0), space.nvec - 1)
-        assert (mode < space.nvec).all()
+        assert (np.asarray(mode) < space.nvec).all()
 
 
 def test_parameterize_squashes_boxes():
