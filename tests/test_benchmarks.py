@@ -1,16 +1,14 @@
 """The benchmarks' pure parts: ratios, tables, the tables of tasks, and keeping finished seeds."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # `benchmarks` is run from the repository's root, never installed
+from benchmarks import learning, report, speed
+from benchmarks.tasks import REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS
 
-from benchmarks import learning, report, speed  # noqa: E402
-from benchmarks.tasks import REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def a_run(round_index: int, side: str, rate: float, other_cores: float = 0.0) -> dict:
