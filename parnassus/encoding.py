@@ -87,7 +87,8 @@ class Encoder:
         return tuple(leaf.kind == "image" for leaf in self.layout)
 
 
-def _encode(leaf: Leaf, x: jax.Array) -> jax.Array:
+def _encode(leaf: Leaf, x: jax.Array | np.ndarray) -> jax.Array:
+    x = jnp.asarray(x)
     if leaf.kind == "image":
         x = x.astype(jnp.float32) * leaf.scale
         return jnp.moveaxis(x, -3, -1) if leaf.channels_first else x

@@ -19,6 +19,7 @@ from parnassus.types import (
     Collector,
     EnvironmentRaised,
     Key,
+    Keys,
     Learner,
     Metrics,
     Spec,
@@ -126,7 +127,7 @@ def host_chunk(
 
 
 @partial(jax.jit, static_argnames=("spec",))
-def init_learner(algorithm: Algorithm, key: Key, spec: Spec) -> Learner:
+def init_learner(algorithm: Algorithm, key: Key | Keys, spec: Spec) -> Learner:
     """A fresh learner, or one for each key of a batch [S]."""
     init = partial(algorithm.init, spec=spec)
     # One after the other, not vmapped: XLA's batched QR (orthogonal initialisation) now and then deadlocks on the CPU.
@@ -134,11 +135,11 @@ def init_learner(algorithm: Algorithm, key: Key, spec: Spec) -> Learner:
 
 
 @jax.jit
-def _init_actors(algorithm: Algorithm, collector: Collector, keys: Key) -> Actor:
+def _init_actors(algorithm: Algorithm, collector: Collector, keys: Keys) -> Actor:
     return jax.vmap(lambda key: collector.init(algorithm, key))(keys)
 
 
-def init(algorithm: Algorithm, collector: Collector, key: Key, steps: int) -> TrainState:
+def init(algorithm: Algorithm, collector: Collector, key: Key | Keys, steps: int) -> TrainState:
     """The state before the first iteration, planned for `steps` environment steps; a key batch [S] gives S seeds.
 
     Raises BadInput for hyper-parameters out of bounds, and where the algorithm cannot act in the environment.
@@ -213,7 +214,7 @@ def summarize(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return metrics
 
 
-def _nanmean(row: np.ndarray) -> np.ndarray:
+def _nanmean(row: np.ndarray) -> np.ndarray | np.floating:
     """The mean of the iterations that had the metric: NaN says "nothing to report", e.g. before the first update."""
     known = ~np.isnan(row)
     return np.where(known, row, 0.0).sum(-1) / known.sum(-1)

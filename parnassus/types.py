@@ -59,7 +59,7 @@ class Transition(NamedTuple):
     extras: Mapping[str, Tree]  # what `act` wants `learn` to see, e.g. {"log_prob": ...}
 
     @property
-    def done(self) -> Bool[Array, "T N"]:
+    def done(self) -> Bool[Any, "T N"]:
         """[T, N]: the episode ended here, for either reason."""
         return self.terminated | self.truncated
 

@@ -244,7 +244,7 @@ def single(array: np.ndarray) -> np.ndarray:
     return array.astype(_SINGLE.get(array.dtype, array.dtype), copy=False)
 
 
-def put_rows(batch: Tree, rows: np.ndarray | int, observation: Tree) -> None:
+def put_rows(batch: Tree, rows: np.ndarray | np.integer, observation: Tree) -> None:
     """Write observations into rows of a batch, in place."""
     if isinstance(batch, dict):
         for key, part in batch.items():

@@ -149,7 +149,7 @@ def test_gymnasium_ids_seeds_and_limits():
     envs = GymnasiumEnvs("CartPole-v1", 2, max_episode_steps=30)
     singles = [gymnasium.make("CartPole-v1", max_episode_steps=30) for _ in range(2)]
     current = np.stack([env.reset(seed=seed)[0] for env, seed in zip(singles, (7, 8), strict=True)])
-    np.testing.assert_array_equal(envs.reset([7, np.int64(8)]), current)
+    np.testing.assert_array_equal(envs.reset([7, 8]), current)
     ended = np.zeros(2, int)
     for action in actions:
         after = envs.step(action)

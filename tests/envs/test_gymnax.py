@@ -12,6 +12,7 @@ from parnassus.envs.gymnax import Gymnax, make, names  # noqa: E402
 from parnassus.types import BadInput, Env  # noqa: E402
 
 
+@pytest.mark.reuses_keys
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "Catch-bsuite"])
 def test_equal_to_gymnax_with_the_true_successor(name):
     """Where Gymnax resets by itself, it keeps what we return as `final_observation`."""

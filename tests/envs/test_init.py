@@ -36,8 +36,10 @@ class Plain:
 def test_every_built_in_name_makes_a_pure_environment(name):
     env = envs.make(name)
     assert isinstance(env, Env)
-    step = jax.jit(lambda env, key: env.step(env.reset(key)[0], jnp.asarray(env.action_space.sample()), key))
-    assert step(env, jax.random.key(0)).observation.shape == env.observation_space.shape
+    reset_key, step_key = jax.random.split(jax.random.key(0))
+    state, _ = env.reset(reset_key)
+    after = jax.jit(env.step)(state, jnp.asarray(env.action_space.sample()), step_key)
+    assert after.observation.shape == env.observation_space.shape
 
 
 def test_prefixes():

@@ -1,0 +1,27 @@
+"""How every test runs: on the CPU, with each annotation of the package checked at run time, and with JAX's checks on."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Compiled programs are kept between tests, processes and runs: most of the suite's time would go to XLA.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+import tests.runtime_types  # the hook wants its module imported
+
+# Before anything imports the package: jaxtyping checks shapes and dtypes, beartype everything else.
+install_import_hook("parnassus", f"{tests.runtime_types.__name__}.check")
+
+jax.config.update("jax_numpy_rank_promotion", "raise")  # a [T] meeting a [T, N] is a mistake
+
+
+@pytest.fixture(autouse=True)
+def _keys_are_consumed(request):
+    """Using a key twice raises, unless the test says that it compares two computations with the same key."""
+    with jax.debug_key_reuse(not request.node.get_closest_marker("reuses_keys")):
+        yield
