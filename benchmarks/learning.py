@@ -97,7 +97,7 @@ def train(setting: Setting, seed: int) -> dict:
 
 
 def train_in_process(name: str, seed: int) -> dict:
-    """`train` in a fresh process, with one thread so that two of them share two cores. Raises RuntimeError."""
+    """`train` in a fresh process. Raises RuntimeError with what the process said last."""
     command = [sys.executable, "-m", "benchmarks.learning", "--task", name, "--child", str(seed)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = process.stdout.strip().splitlines()
