@@ -9,13 +9,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.par
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
 
 import tests.runtime_types  # the hook wants its module imported
 
 # Before anything imports the package: jaxtyping checks shapes and dtypes, beartype everything else.
-install_import_hook("parnassus", f"{tests.runtime_types.__name__}.check")
+jaxtyping.install_import_hook("parnassus", f"{tests.runtime_types.__name__}.check")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")  # a [T] meeting a [T, N] is a mistake
 
@@ -25,3 +25,9 @@ def _keys_are_consumed(request):
     """Using a key twice raises, unless the test says that it compares two computations with the same key."""
     with jax.debug_key_reuse(not request.node.get_closest_marker("reuses_keys")):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _types_are_checked(request, monkeypatch):
+    """Unless the test says that it passes what the annotations forbid, to see what a user would be told."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", bool(request.node.get_closest_marker("wrong_types")))

@@ -35,6 +35,7 @@ def test_equal_to_gymnax_with_the_true_successor(name):
     assert np.asarray(ours[2]).any() or np.asarray(ours[3]).any()  # episodes ended
 
 
+@pytest.mark.reuses_keys
 def test_every_environment_gives_what_its_spaces_say():
     """Nothing is compiled: shapes and dtypes of observations, scalars elsewhere, states that can be scanned."""
     key = jax.random.key(0)

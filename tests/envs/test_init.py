@@ -73,6 +73,7 @@ def test_objects():
     assert jax.jit(lambda env: env.reset(jax.random.key(0))[1])(envs.make(Plain())).shape == (1,)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("env", "options", "words"),
     [

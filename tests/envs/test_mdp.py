@@ -61,6 +61,7 @@ def test_deterministic_trajectories_equal_gymnasiums(name):
     assert truncated.any() == (name == "Taxi-v4")
 
 
+@pytest.mark.reuses_keys
 def test_outcomes_and_starts_are_drawn_by_their_probabilities():
     """Frequencies of 20,000 draws, within four standard errors; what has probability 0 is never drawn."""
     probability = np.array([[[0.0, 0.25, 0.0, 0.7, 0.05, 0.0]]] * 6)
