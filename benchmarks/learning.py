@@ -81,7 +81,7 @@ def train(setting: Setting, seed: int) -> dict:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "run"
-        run = pa.train(setting.algorithm, setting.env, steps=setting.steps, seed=seed, directory=directory, quiet=True)
+        run = pa.train(setting.algorithm, setting.env, steps=setting.steps, seed=seed, run=directory, quiet=True)
         # A seed of its own: the evaluation's episodes are not those that training began with.
         evaluation = run.evaluate(episodes=EPISODES, seed=10_000 + seed)
         config = json.loads((directory / "config.json").read_text())

@@ -23,7 +23,7 @@ FORMAT = 1  # raise it when the meaning of the files changes
 
 
 def save(directory: Path, tree: Tree, steps: int, keep: int = 2) -> Path:
-    """Write `tree` as the checkpoint of `steps` environment steps; the newest `keep` stay. Returns the manifest's path."""
+    """Write `tree` as the checkpoint of `steps` environment steps; the newest `keep` stay. Returns its manifest."""
     directory.mkdir(parents=True, exist_ok=True)
     named = {name: _to_numpy(leaf) for name, leaf in _named_leaves(tree).items()}
     arrays, manifest = (directory / f"{steps:012d}.{suffix}" for suffix in ("safetensors", "json"))
@@ -41,13 +41,15 @@ def save(directory: Path, tree: Tree, steps: int, keep: int = 2) -> Path:
     return manifest
 
 
-def load(directory: Path, template: Tree) -> tuple[Tree, int, list[str]]:
-    """(tree, steps, notes) of the newest whole checkpoint; `template` has its structure, shapes and dtypes.
+def load(directory: Path, template: Tree, newest: int | None = None) -> tuple[Tree, int, list[str]]:
+    """(tree, steps, notes) of the newest whole checkpoint, of at most `newest` steps where that is given.
 
-    `notes` says which newer checkpoints were broken, a sentence each. Raises BadInput if there is no whole one, or if
-    it holds other tensors than the template.
+    `template` has its structure, shapes and dtypes. `notes` says which newer checkpoints were broken, a sentence each.
+    Raises BadInput if there is no whole one, or if it holds other tensors than the template.
     """
     manifests = sorted(directory.glob("*.json"), reverse=True)
+    if newest is not None:
+        manifests = [path for path in manifests if path.stem <= f"{newest:012d}"]
     if not manifests:
         raise BadInput(f"{directory} holds no checkpoint")
     notes: list[str] = []

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 
 class Interval(NamedTuple):
@@ -84,5 +84,6 @@ def mean_interval(returns: ArrayLike, level: float = 0.95) -> MeanInterval:
     mean = float(returns.mean())
     if returns.size == 1:
         return MeanInterval(mean, -np.inf, np.inf)
-    half_width = float(scipy.stats.t.ppf((1 + level) / 2, returns.size - 1) * scipy.stats.sem(returns))
+    # Student's t quantile, from the module that loads in no time: scipy.stats takes a second.
+    half_width = float(stdtrit(returns.size - 1, (1 + level) / 2) * returns.std(ddof=1) / np.sqrt(returns.size))
     return MeanInterval(mean, mean - half_width, mean + half_width)

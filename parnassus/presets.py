@@ -1,0 +1,113 @@
+"""Known algorithms, and hyper-parameters that suit a task: what `parnassus train ALGORITHM ENVIRONMENT` starts from.
+
+To add a preset, add a line to `_presets`; a test builds every one.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from parnassus.types import Algorithm, BadInput
+
+# Where the algorithms live, by the names of the command line; imported when asked for.
+ALGORITHMS = {
+    "ppo": ("parnassus.algorithms.ppo", "PPO"),
+    "q-learning": ("parnassus.algorithms.q_learning", "QLearning"),
+    "reinforce": ("parnassus.algorithms.reinforce", "REINFORCE"),
+    "sac": ("parnassus.algorithms.sac", "SAC"),
+}
+# The dataclasses that may be values of hyper-parameters: with the algorithms, all that a config.json can name.
+PARTS = {
+    "Clip": ("parnassus.algorithms.ppo", "Clip"),
+    "Linear": ("parnassus.schedules", "Linear"),
+}
+
+
+def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
+    """(algorithm, task) -> (hyper-parameters, options of `train`). A task has one preset, whatever library runs it."""
+    from parnassus.algorithms.ppo import Clip
+    from parnassus.schedules import Linear
+
+    cartpole_ppo = {
+        "num_steps": 32,
+        "minibatch_size": 256,
+        "num_epochs": 20,
+        "gae_lambda": 0.8,
+        "discount": 0.98,
+        "learning_rate": Linear(1e-3, 0.0),
+        "objective": Clip(Linear(0.2, 0.0)),
+    }
+    mujoco_ppo = {"num_steps": 2048, "normalize_observations": True, "normalize_rewards": True}
+    return {
+        ("ppo", "CartPole-v1"): (cartpole_ppo, {"num_envs": 8}),
+        ("ppo", "Pendulum-v1"): (
+            {
+                "num_steps": 1024,
+                "minibatch_size": 64,
+                "num_epochs": 10,
+                "gae_lambda": 0.95,
+                "discount": 0.9,
+                "learning_rate": 1e-3,
+                "normalize_rewards": True,
+            },
+            {"num_envs": 4},
+        ),
+        ("ppo", "HalfCheetah-v5"): (mujoco_ppo, {"num_envs": 1}),
+        ("ppo", "Hopper-v5"): (mujoco_ppo, {"num_envs": 1}),
+        ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
+        ("sac", "HalfCheetah-v5"): ({"learning_starts": 10_000}, {}),
+        ("sac", "Hopper-v5"): ({"learning_starts": 10_000}, {}),
+        ("reinforce", "CartPole-v1"): ({"baseline_rate": 0.1}, {"num_envs": 8}),
+        ("q-learning", "FrozenLake-v1"): ({"learning_rate": Linear(0.1, 0.01), "discount": 0.99}, {"num_envs": 8}),
+    }
+
+
+def algorithm_class(name: str) -> type[Any]:
+    """The algorithm of that name. Raises BadInput for an unknown one, with the names that come close."""
+    if name not in ALGORITHMS:
+        raise BadInput(f"unknown algorithm {name!r}; {suggest(name, ALGORITHMS)}")
+    return _find(ALGORITHMS[name])
+
+
+def part_class(name: str) -> type[Any]:
+    """The dataclass of that name, among those that hyper-parameters may hold. Raises BadInput for an unknown one."""
+    if name not in PARTS:
+        raise BadInput(f"unknown kind of hyper-parameter {name!r}; known are {', '.join(PARTS)}")
+    return _find(PARTS[name])
+
+
+def algorithm_name(algorithm: Algorithm) -> str:
+    """The name of the command line, or that of the class if it is none of ours."""
+    for name, (module, cls) in ALGORITHMS.items():
+        if type(algorithm).__module__ == module and type(algorithm).__name__ == cls:
+            return name
+    return type(algorithm).__name__.lower()
+
+
+def default_num_envs(algorithm: Algorithm | type) -> int:
+    """How many environments an algorithm likes to act in, where nobody says."""
+    return getattr(algorithm, "default_num_envs", 1)
+
+
+def preset(name: str, env: str | Callable | Any) -> tuple[Algorithm, dict[str, Any]]:
+    """The algorithm of that name with hyper-parameters for this environment, and options for `train` (num_envs).
+
+    Without a preset the algorithm has its own defaults. Raises BadInput for an unknown algorithm.
+    """
+    cls = algorithm_class(name)
+    task = env.rpartition(":")[2] if isinstance(env, str) else ""
+    fields, options = _presets().get((name, task), ({}, {}))
+    return cls(**fields), {"num_envs": default_num_envs(cls), **options}
+
+
+def suggest(name: str, known: Any) -> str:
+    """The second half of a sentence about an unknown name."""
+    import difflib
+
+    close = difflib.get_close_matches(name.lower(), list(known), n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"
+
+
+def _find(home: tuple[str, str]) -> type[Any]:
+    module, name = home
+    return getattr(importlib.import_module(module), name)
