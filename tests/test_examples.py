@@ -1,0 +1,51 @@
+"""The examples train, and what the documentation shows is what is run."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import parnassus as pa
+
+ROOT = Path(__file__).parent.parent
+PAGE = "docs/writing-an-algorithm.md"
+
+
+def python_blocks(path):
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_my_algorithm_learns(tmp_path):
+    example = runpy.run_path(str(ROOT / "examples/my_algorithm.py"))
+    run = pa.train(
+        example["ActorCritic"](), "jax:CartPole-v1", steps=60_000, num_envs=8, run=tmp_path / "run", quiet=True
+    )
+    assert run.evaluate(episodes=20).mean > 100  # a random policy reaches 22
+
+
+def test_the_page_shows_the_example_as_it_is():
+    _, code = (ROOT / "examples/my_algorithm.py").read_text().split('"""\n\n', 1)
+    assert code == python_blocks(PAGE)[0]
+
+
+@pytest.mark.parametrize("index", range(1, len(python_blocks(PAGE))))
+def test_the_page_runs(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": f"block_{index}"}
+    exec(compile(python_blocks(PAGE)[index], f"{PAGE}, block {index}", "exec"), names)
+    assert names["run"].steps >= 2_048
+
+
+def test_the_readme_names_what_exists():
+    for block in python_blocks("README.md"):
+        compile(block, "README.md", "exec")
+        for name in re.findall(r"\bpa\.(\w+)", block):
+            assert hasattr(pa, name), name
+
+
+@pytest.mark.parametrize("path", ["README.md", "docs/index.md", PAGE])
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / path).read_text()):
+        if "://" not in target:
+            assert (ROOT / path).parent.joinpath(target).exists(), target
