@@ -4,21 +4,15 @@ Bad input is one sentence on stderr and exit status 2; a run that fails is exit 
 stopped has saved and exits with 130 or 143. JAX is imported by the commands that need it, not by `--help`.
 """
 
-import dataclasses
-import difflib
 import inspect
-import io
 import json
 import os
-import re
 import signal
 import sys
-import typing
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 HELP = """\
 usage: parnassus COMMAND ...
@@ -83,22 +77,17 @@ class PlotOptions:
     output: str | None = None  # the PNG; by default curve.png in the (first) run directory
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """For commands without any."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    from_shell = argv is None
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _main(arguments)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 0
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        if from_shell:  # `parnassus list environments | head`: do not fail again when Python flushes
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `parnassus list environments | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         return 1
     except Exception as error:
         from parnassus.types import BadInput, ParnassusError
@@ -120,55 +109,60 @@ def _main(arguments: list[str]) -> int:
         print(f"parnassus {__version__}")
         return 0
     if command not in _COMMANDS:
+        from parnassus.presets import suggest
+        from parnassus.types import BadInput
+
         kind = "option" if command.startswith("-") else "command"
-        raise _bad_input(f"unknown {kind} {command!r}; {_suggest(command, [*_COMMANDS, '--help', '--version'])}")
-    return _COMMANDS[command](rest)
+        raise BadInput(f"unknown {kind} {command!r}; {suggest(command, [*_COMMANDS, '--help', '--version'])}")
+    _COMMANDS[command](rest)
+    return 0
 
 
-def _train(arguments: list[str]) -> int:
-    positional = _positional(arguments, 2)
-    wants_help = "--help" in arguments or "-h" in arguments
-    if not positional and wants_help:
+def _train(arguments: list[str]) -> None:
+    first_option = next((i for i, token in enumerate(arguments) if token.startswith("-")), len(arguments))
+    names, rest = arguments[:first_option], arguments[first_option:]
+    wants_help = "--help" in rest or "-h" in rest
+
+    from parnassus.options import flatten, parse, rebuild
+    from parnassus.presets import ALGORITHMS, preset
+    from parnassus.types import BadInput
+
+    if not names and wants_help:
         print(
             "usage: parnassus train ALGORITHM ENVIRONMENT --steps N [options]\n\n"
-            f"algorithms: {', '.join(_algorithms())}; environments: parnassus list environments\n"
-            "The options and their defaults: parnassus train ALGORITHM [ENVIRONMENT] --help"
+            f"algorithms: {', '.join(ALGORITHMS)}; environments: parnassus list environments\n"
+            "the options of an algorithm, and their defaults: parnassus train ALGORITHM [ENVIRONMENT] --help"
         )
-        return 0
-    if not positional or (len(positional) < 2 and not wants_help):
-        what = "an algorithm and an environment" if not positional else "an environment"
-        raise _bad_input(f"train needs {what}, then the options: parnassus train ppo CartPole-v1 --steps 100_000")
-    name, env = positional[0], positional[1] if len(positional) > 1 else None
-
-    from parnassus.presets import preset
-
-    algorithm, defaults = preset(name, env)
-    own = _options(TrainOptions, defaults)
-    hyperparameters = [option for option in _flatten(algorithm) if option.name not in {o.name for o in own}]
-    values = _parse(f"parnassus train {' '.join(positional)}", [*own, *hyperparameters], arguments[len(positional) :])
+        return
+    if not names or (len(names) < 2 and not wants_help):
+        what = "an environment" if names else "an algorithm and an environment"
+        raise BadInput(f"train needs {what}, then the options: parnassus train ppo CartPole-v1 --steps 100_000")
+    env = names[1] if len(names) > 1 else ""
+    algorithm, defaults = preset(names[0], env)
+    own = flatten(TrainOptions(**defaults))
+    of_algorithm = flatten(algorithm)
+    prog = f"parnassus train {' '.join(names)}"
+    _, values = parse(prog, [*own, *of_algorithm], [*names[2:], *rest])
+    algorithm = rebuild(algorithm, {option.path: values[option.name] for option in of_algorithm})
     chosen = {option.name: values[option.name] for option in own}
-    algorithm = _rebuild(algorithm, {option.path: values[option.name] for option in hyperparameters})
     if chosen["steps"] is None:
-        raise _bad_input(f"train needs --steps: parnassus train {' '.join(positional)} --steps 100_000")
-    count = chosen.pop("seeds")
-    if count is not None and count < 1:
-        raise _bad_input(f"seeds must be a whole number of at least 1, not {count}")
-    seeds = None if count is None else range(chosen["seed"], chosen["seed"] + count)
+        raise BadInput(f"train needs --steps, such as: {prog} --steps 100_000")
+    if (count := chosen.pop("seeds")) is not None:
+        if count < 1:
+            raise BadInput(f"seeds must be a whole number of at least 1, not {count}")
+        chosen["seeds"] = range(chosen["seed"], chosen["seed"] + count)
 
     from parnassus import run
 
-    result = run.train(algorithm, env, seeds=seeds, **chosen)
-    _say_where(result, chosen["quiet"])
-    return 0
+    _say_where(run.train(algorithm, env, **chosen), chosen["quiet"])
 
 
-def _resume(arguments: list[str]) -> int:
-    directory, values = _directory_and_options("resume", ResumeOptions, arguments)
+def _resume(arguments: list[str]) -> None:
+    directory, values = _directory_and_options("resume", ResumeOptions(), arguments)
+
     from parnassus import run
 
-    result = run.resume(directory, **values)
-    _say_where(result, values["quiet"])
-    return 0
+    _say_where(run.resume(directory, **values), values["quiet"])
 
 
 def _say_where(result: Any, quiet: bool) -> None:
@@ -176,74 +170,74 @@ def _say_where(result: Any, quiet: bool) -> None:
         print(f"{result.steps:,} steps; evaluate with: parnassus evaluate {result.directory}")
 
 
-def _evaluate(arguments: list[str]) -> int:
-    directory, values = _directory_and_options("evaluate", EvaluateOptions, arguments)
-    from parnassus import run
+def _evaluate(arguments: list[str]) -> None:
+    directory, values = _directory_and_options("evaluate", EvaluateOptions(), arguments)
 
-    loaded = run.load(directory)
-    runs = [loaded] if isinstance(loaded, run.Run) else list(loaded)
+    from parnassus import configuration, run
+
+    is_group = "seeds" in configuration.read(Path(directory))
+    runs = list(run.load_seeds(directory)) if is_group else [run.load(directory)]
     results = [one.evaluate(values["episodes"], values["seed"]) for one in runs]
-    rows = [
-        {
-            "directory": str(one.directory),
-            "steps": one.steps,
-            "episodes": values["episodes"],
-            "seed": values["seed"],
-            "mean": result.mean,
-            "interval": list(result.interval) if values["episodes"] > 1 else None,
-            "returns": [float(x) for x in result.returns],
-            "lengths": [int(x) for x in result.lengths],
-        }
-        for one, result in zip(runs, results, strict=True)
-    ]
     if values["json"]:
-        print(json.dumps(rows[0] if isinstance(loaded, run.Run) else rows))
-        return 0
+        rows = [
+            {
+                "directory": str(one.directory),
+                "steps": one.steps,
+                "episodes": values["episodes"],
+                "seed": values["seed"],
+                "mean": result.mean,
+                "interval": list(result.interval) if values["episodes"] > 1 else None,  # JSON has no infinity
+                "returns": [float(x) for x in result.returns],
+                "lengths": [int(x) for x in result.lengths],
+            }
+            for one, result in zip(runs, results, strict=True)
+        ]
+        print(json.dumps(rows if is_group else rows[0]))
+        return
     for one, result in zip(runs, results, strict=True):
-        print(result if len(runs) == 1 else f"{one.directory.name}: {result}")
-    if len(runs) > 1:
+        print(f"{one.directory.name}: {result}" if is_group else result)
+    if is_group:
         from parnassus.statistics import bootstrap_interval, interquartile_mean
 
         means = [result.mean for result in results]
         low, high = bootstrap_interval(means)
         print(f"interquartile mean {interquartile_mean(means):.2f} (95% interval {low:.2f} to {high:.2f})")
-    return 0
 
 
-def _plot(arguments: list[str]) -> int:
-    directories = _positional(arguments, len(arguments))
-    values = _parse("parnassus plot DIR [DIR ...]", _options(PlotOptions), arguments[len(directories) :])
+def _plot(arguments: list[str]) -> None:
+    from parnassus.options import flatten, parse
+    from parnassus.types import BadInput
+
+    directories, values = parse("parnassus plot DIR", flatten(PlotOptions()), arguments, positional=len(arguments))
     if not directories:
-        raise _bad_input("plot needs run directories: parnassus plot runs/ppo-CartPole-v1-0 --output curve.png")
+        raise BadInput("plot needs run directories: parnassus plot runs/ppo-CartPole-v1-0 --output curve.png")
+
     from parnassus.plotting import plot
 
-    print(plot([Path(directory) for directory in directories], values["output"] and Path(values["output"])))
-    return 0
+    print(plot(directories, values["output"]))
 
 
-def _list(arguments: list[str]) -> int:
-    what = _positional(arguments, 1)
-    _parse("parnassus list algorithms|environments", [], arguments[len(what) :])
-    kinds = ["algorithms", "environments"]
-    if not what or what[0] not in kinds:
-        asked = f" not {what[0]!r};" if what else ""
-        raise _bad_input(f"list takes algorithms or environments,{asked} as in: parnassus list algorithms")
-    if what[0] == "algorithms":
-        from parnassus.presets import algorithm_class
+def _list(arguments: list[str]) -> None:
+    from parnassus.options import parse
+    from parnassus.types import BadInput
 
-        for name in _algorithms():
+    what, _ = parse("parnassus list algorithms|environments", [], arguments, positional=1)
+    if what == ["algorithms"]:
+        from parnassus.presets import ALGORITHMS, algorithm_class
+
+        for name in ALGORITHMS:
             summary = (inspect.getdoc(inspect.getmodule(algorithm_class(name))) or "").splitlines()[0]
             print(f"{name:12} {summary}")
-        return 0
-    from parnassus import envs
+    elif what == ["environments"]:
+        from parnassus import envs
 
-    for family in envs.names().values():
-        for name in family:
-            print(name)
-    return 0
+        print("\n".join(name for family in envs.names().values() for name in family))
+    else:
+        asked = f", not {what[0]!r}" if what else ""
+        raise BadInput(f"list takes algorithms or environments{asked}, as in: parnassus list algorithms")
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "resume": _resume,
     "evaluate": _evaluate,
@@ -252,237 +246,11 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-def _algorithms() -> list[str]:
-    from parnassus.presets import ALGORITHMS
-
-    return list(ALGORITHMS)
-
-
-def _directory_and_options(command: str, cls: type, arguments: list[str]) -> tuple[str, dict[str, Any]]:
-    directory = _positional(arguments, 1)
-    values = _parse(f"parnassus {command} DIR", _options(cls), arguments[len(directory) :])
-    if not directory:
-        raise _bad_input(f"{command} needs a run directory: parnassus {command} runs/ppo-CartPole-v1-0")
-    return directory[0], values
-
-
-def _positional(arguments: list[str], most: int) -> list[str]:
-    """What comes before the first option."""
-    first_option = next((i for i, token in enumerate(arguments) if token.startswith("-")), len(arguments))
-    return arguments[: min(first_option, most)]
-
-
-@dataclass(frozen=True)
-class _Option:
-    """An option of the command line."""
-
-    name: str  # of the field
-    path: tuple[str, ...]  # of the field, through nested dataclasses
-    annotation: Any
-    default: Any
-    help: str
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def is_switch(self) -> bool:
-        return self.annotation is bool
-
-
-def _options(cls: type, defaults: dict[str, Any] | None = None) -> list[_Option]:
-    """The options of a dataclass that has defaults."""
-    instance = dataclasses.replace(cls(), **(defaults or {}))
-    return _flatten(instance)
-
-
-def _flatten(config: Any, path: tuple[str, ...] = ()) -> list[_Option]:
-    """An option for each field; a field that is itself a dataclass of options gives its own fields instead."""
-    comments = _comments(type(config))
-    options = []
-    for field in dataclasses.fields(config):
-        value, where = getattr(config, field.name), (*path, field.name)
-        if dataclasses.is_dataclass(value) and not _is_value(field.type):
-            options += _flatten(value, where)
-        elif _is_value(field.type):
-            options.append(_Option(field.name, where, field.type, value, comments.get(field.name, "")))
-    return options
-
-
-def _is_value(annotation: Any) -> bool:
-    """Whether text can say it: numbers, words, tuples of numbers, schedules; not networks."""
-    kinds = [typing.get_origin(kind) or kind for kind in _members(annotation)]
-    return any(kind in (int, float, bool, str, tuple, typing.Literal) for kind in kinds)
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    from parnassus.configuration import members
-
-    return members(annotation)
-
-
-def _comments(cls: type) -> dict[str, str]:
-    """What the comment behind each field says."""
-    try:
-        source = inspect.getsource(cls)
-    except (OSError, TypeError):
-        return {}
-    return dict(re.findall(r"^\s+(\w+)\s*:[^\n#]*#\s*(.*)$", source, re.MULTILINE))
-
-
-def _rebuild(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
-    """The dataclass with values put in at their paths."""
-    changes: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        inner = {path[1:]: value for path, value in values.items() if path[0] == field.name}
-        if () in inner:
-            changes[field.name] = inner[()]
-        elif inner:
-            changes[field.name] = _rebuild(getattr(config, field.name), inner)
-    return dataclasses.replace(config, **changes)
-
-
-def _parse(prog: str, options: list[_Option], arguments: list[str]) -> dict[str, Any]:
-    """The options' values. Raises BadInput in one sentence; `--help` prints and exits."""
-    import tyro
-
-    fields = [
-        (
-            option.name,
-            bool
-            if option.is_switch
-            else Annotated[
-                option.annotation,
-                tyro.constructors.PrimitiveConstructorSpec(
-                    nargs=1,
-                    metavar=_metavar(option.annotation),
-                    instance_from_str=lambda texts, option=option: _value(option, texts[0]),
-                    is_instance=lambda instance: True,
-                    str_from_instance=lambda instance: [_text(instance)],
-                ),
-            ],
-            dataclasses.field(default=option.default),
-        )
-        for option in options
-    ]
-    fields = [
-        (name, Annotated[kind, tyro.conf.arg(help=option.help)], field)
-        for (name, kind, field), option in zip(fields, options, strict=True)
-    ]
-    cls = dataclasses.make_dataclass("options", fields)
-    captured = io.StringIO()
-    try:
-        with redirect_stderr(captured):
-            parsed, unknown = tyro.cli(cls, prog=prog, description="", args=arguments, return_unknown_args=True)
-    except SystemExit as leaving:
-        if leaving.code in (0, None):
-            raise
-        raise _bad_input(_why(options, arguments)) from None
-    if unknown:
-        flags = [flag for option in options for flag in _flags(option)]
-        stray = unknown[0].partition("=")[0]
-        if stray.startswith("-"):
-            raise _bad_input(f"unknown option {stray}; {_suggest(stray, [*flags, '--help'], f'see {prog} --help')}")
-        raise _bad_input(f"unexpected argument {stray!r}; options have a name, see {prog} --help")
-    return {option.name: getattr(parsed, option.name) for option in options}
-
-
-def _flags(option: _Option) -> list[str]:
-    return [option.flag, "--no-" + option.flag[2:]] if option.is_switch else [option.flag]
-
-
-def _why(options: list[_Option], arguments: list[str]) -> str:
-    """What is wrong with arguments that the parser refused: a value is missing, or there is one too many."""
-    for i, token in enumerate(arguments):
-        for option in options:
-            if (
-                token == option.flag
-                and not option.is_switch
-                and (i + 1 == len(arguments) or arguments[i + 1][:2] == "--")
-            ):
-                return f"{option.flag} needs a value ({_metavar(option.annotation)})"
-            flag, equals, _ = token.partition("=")
-            if option.is_switch and equals and flag in _flags(option):
-                return f"{flag} takes no value; it is {' or '.join(_flags(option))}"
-    return f"these options cannot be understood: {' '.join(arguments)}"
-
-
-def _metavar(annotation: Any) -> str:
-    words = []
-    for kind in _members(annotation):
-        origin = typing.get_origin(kind) or kind
-        if origin is typing.Literal:
-            words += [str(choice) for choice in typing.get_args(kind)]
-        elif origin is tuple:
-            words.append("INT,INT,...")
-        elif origin is type(None):
-            words.append("none")
-        elif origin in (int, float, str):
-            words.append({int: "INT", float: "FLOAT", str: "TEXT"}[origin])
-        elif dataclasses.is_dataclass(origin):
-            words.append(f"{origin.__name__.lower()}:{':'.join(f.name.upper() for f in dataclasses.fields(origin))}")
-    return "|".join(words)
-
-
-def _value(option: _Option, text: str) -> Any:
-    """The first of the annotated kinds that the text can be. Raises BadInput if there is none."""
-    for kind in _members(option.annotation):
-        try:
-            return _value_of_kind(kind, text)
-        except (ValueError, TypeError):
-            continue
-    raise _bad_input(f"{option.flag} must be {_words(option.annotation)}, not {text!r}")
-
-
-def _words(annotation: Any) -> str:
-    """The metavar for a sentence."""
-    words = {"INT": "a whole number", "FLOAT": "a number", "TEXT": "text", "INT,INT,...": "whole numbers such as 64,64"}
-    choices = [words.get(part, part) for part in _metavar(annotation).split("|")]
-    return " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
-
-
-def _value_of_kind(kind: Any, text: str) -> Any:
-    origin = typing.get_origin(kind) or kind
-    if origin is int:
-        number = float(text) if re.search("[.eE]", text) else int(text)  # 1e6 is a whole number too
-        if number != int(number):
-            raise ValueError(text)
-        return int(number)
-    if origin is float:
-        return float(text)
-    if origin is str:
-        return text
-    if origin is tuple:
-        return tuple(_value_of_kind(typing.get_args(kind)[0], part) for part in text.strip("()[] ,").split(",") if part)
-    if origin is type(None) and text.lower() == "none":
-        return None
-    if origin is typing.Literal and text in typing.get_args(kind):
-        return text
-    if dataclasses.is_dataclass(origin):
-        name, *numbers = text.split(":")
-        if name.lower() == origin.__name__.lower() and numbers:
-            return typing.cast(Callable, origin)(*map(float, numbers))
-    raise ValueError(text)
-
-
-def _text(value: Any) -> str:
-    """How the command line writes a value: `_value` reads it back."""
-    if dataclasses.is_dataclass(value):
-        numbers = [getattr(value, field.name) for field in dataclasses.fields(value)]
-        return ":".join([type(value).__name__.lower(), *(f"{number:g}" for number in numbers)])
-    if isinstance(value, tuple):
-        return ",".join(map(_text, value))
-    return "none" if value is None else str(value)
-
-
-def _suggest(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=2, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else otherwise or f"choose one of {', '.join(known)}"
-
-
-def _bad_input(sentence: str) -> Exception:
+def _directory_and_options(command: str, defaults: Any, arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    from parnassus.options import flatten, parse
     from parnassus.types import BadInput
 
-    return BadInput(sentence)
+    directory, values = parse(f"parnassus {command} DIR", flatten(defaults), arguments, positional=1)
+    if not directory:
+        raise BadInput(f"{command} needs a run directory: parnassus {command} runs/ppo-CartPole-v1-0")
+    return directory[0], values

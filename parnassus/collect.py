@@ -118,7 +118,6 @@ class HostCollector:
         num_steps, num_envs, env = algorithm.num_steps, self.env.num_envs, self.env
         observation, memory, episodes = actor
         has_memory = bool(jax.tree.leaves(memory))
-        steps: list[Transition] = []
         for t in range(num_steps):
             physical, action, memory, extras, key = host_act(
                 algorithm, behavior, memory, observation, key, explore=True, spec=self.spec
@@ -128,17 +127,21 @@ class HostCollector:
             except Exception as error:
                 self._live = False
                 raise EnvironmentRaised(f"the environment raised {type(error).__name__}: {error}", t) from error
-            steps.append(
+            leaves, structure = jax.tree.flatten(
                 Transition(
                     observation, action, after.reward, after.next_observation, after.terminated, after.truncated, extras
                 )
             )
+            if t == 0:  # rows are written where they will stay: keeping 2048 small arrays to stack costs more
+                buffers = [np.empty((num_steps, *leaf.shape), leaf.dtype) for leaf in leaves]
+            for buffer, leaf in zip(buffers, leaves, strict=True):
+                buffer[t] = leaf
             observation = after.observation
             done = after.terminated | after.truncated
             if has_memory and done.any():
                 memory = where(done, algorithm.initial_memory(self.spec), memory)
 
-        trajectory = jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
+        trajectory: Transition = jax.tree.unflatten(structure, buffers)
         return HostActor(observation, memory, _count(episodes, trajectory, num_envs)), trajectory
 
     def close(self) -> None:

@@ -95,8 +95,8 @@ def _encode(leaf: Leaf, x: jax.Array | np.ndarray) -> jax.Array:
     batch = x.shape[: x.ndim - len(leaf.shape)]
     if leaf.kind == "vector":
         return x.astype(jnp.float32).reshape(*batch, leaf.size)
-    x = x.reshape(*batch, len(leaf.sizes)) - jnp.asarray(leaf.start, x.dtype)
-    one_hot = [jax.nn.one_hot(x[..., i], size) for i, size in enumerate(leaf.sizes)]
+    x = x.reshape(*batch, len(leaf.sizes))
+    one_hot = [jax.nn.one_hot(x[..., i] - leaf.start[i], size) for i, size in enumerate(leaf.sizes)]
     return jnp.concatenate(one_hot, axis=-1)
 
 

@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct
 from jaxtyping import Array, Float
 
 from parnassus.distributions import Distribution, Parameterization
-from parnassus.types import BadInput, Key, Tree
+from parnassus.types import BadInput, Key, Tree, pytree
 
 ACTIVATIONS: dict[str, Callable] = {
     "tanh": nn.tanh,
@@ -25,12 +24,12 @@ ACTIVATIONS: dict[str, Callable] = {
 }
 
 
-@struct.dataclass
+@pytree
 class Network:
     """A function that can be differentiated with respect to itself: `jax.grad(loss)(network)` is a Network of gradients."""
 
     params: Tree
-    module: nn.Module = struct.field(pytree_node=False)
+    module: nn.Module  # static
 
     @classmethod
     def create(cls, module: nn.Module, key: Key, *inputs: Tree) -> "Network":

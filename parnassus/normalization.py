@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from parnassus.types import pytree
 
-@struct.dataclass
+
+@pytree
 class RunningStatistics:
     """Mean and variance of all vectors seen so far (Chan, Golub & LeVeque 1979, pairwise update)."""
 
@@ -35,16 +36,17 @@ class RunningStatistics:
             count=count,
             mean=self.mean + delta * size / count,
             sum_of_squares=self.sum_of_squares
-            + ((batch - batch_mean) ** 2).sum(axes)
+            + ((batch - batch.mean(axes, keepdims=True)) ** 2).sum(axes)
             + delta**2 * self.count * size / count,
         )
 
     def normalize(self, x: Float[Array, "..."], clip: float = 10.0) -> Float[Array, "..."]:
         """(x - mean) / std, clipped to [-clip, clip] as everywhere in the field."""
-        return jnp.clip((x - self.mean) / jnp.sqrt(self.variance + 1e-8), -clip, clip)
+        mean, std = jnp.broadcast_to(self.mean, x.shape), jnp.broadcast_to(jnp.sqrt(self.variance + 1e-8), x.shape)
+        return jnp.clip((x - mean) / std, -clip, clip)
 
 
-@struct.dataclass
+@pytree
 class RewardScaler:
     """Divides rewards by the standard deviation of the discounted return so far (Engstrom et al. 2020, section 3).
 

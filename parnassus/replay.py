@@ -6,13 +6,12 @@ capacity.
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Int
 
-from parnassus.types import Key, Transition, Tree
+from parnassus.types import Key, Transition, Tree, pytree
 
 
-@struct.dataclass
+@pytree
 class Replay:
     """The newest `capacity` transitions; `storage` leaves are [capacity, ...]."""
 

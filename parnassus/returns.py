@@ -51,7 +51,7 @@ def n_step_returns(
     one_step = reward + discount * jnp.where(terminated, 0.0, next_value)
     ends = (terminated | truncated).at[-1].set(True)
 
-    def look_one_step_further(_, returns):
+    def look_one_step_further(_: Array, returns: Float[Array, "T N"]) -> Float[Array, "T N"]:
         return jnp.where(ends, one_step, reward + discount * jnp.roll(returns, -1, axis=0))
 
     return lax.fori_loop(0, min(n, len(reward)) - 1, look_one_step_further, one_step)
@@ -96,7 +96,7 @@ def generalized_advantages(
 def _discounted_sum(x: Float[Array, "T N"], discount: Float[Array, "T N"]) -> Float[Array, "T N"]:
     """y_t = x_t + discount_t y_{t+1}, with y_T = 0."""
 
-    def step(following, row):
+    def step(following: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
         x_t, discount_t = row
         y_t = x_t + discount_t * following
         return y_t, y_t

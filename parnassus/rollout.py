@@ -51,13 +51,14 @@ def env_action(space: gymnasium.Space, action: Tree) -> Tree:
         case spaces.Box():
             bounded = np.isfinite(space.low) & np.isfinite(space.high)
             low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
-            centre, half = np.float32((high + low) / 2), np.float32((high - low) / 2)
+            centre, half = ((high + low) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
+            bounded, centre, half = (np.broadcast_to(x, action.shape) for x in (bounded, centre, half))
+            scaled = centre + half * action.clip(-1.0, 1.0)
             if bounded.all():
-                return centre + half * action.clip(-1.0, 1.0)
-            xp = np if isinstance(action, np.ndarray) else jnp
-            return xp.where(bounded, centre + half * action.clip(-1.0, 1.0), action)
+                return scaled
+            return (np if isinstance(action, np.ndarray) else jnp).where(bounded, scaled, action)
         case spaces.Discrete() | spaces.MultiDiscrete() if np.any(space.start):
-            return action + np.asarray(space.start, action.dtype)
+            return action + np.broadcast_to(np.asarray(space.start, action.dtype), action.shape)
     return action
 
 
@@ -67,7 +68,7 @@ def reset(env: Env, key: Key, memory: Memory, num_envs: int) -> EnvActor:
     return EnvActor(state, observation, memory, Episodes.zeros(num_envs))
 
 
-def where(mask: Array, new: Tree, old: Tree) -> Tree:
+def where(mask: Array | np.ndarray, new: Tree, old: Tree) -> Tree:
     """Leaf by leaf, row by row: `new` where `mask` [N], else `old`."""
     return jax.tree.map(lambda x, y: jnp.where(mask.reshape(mask.shape + (1,) * (jnp.ndim(y) - 1)), x, y), new, old)
 

@@ -18,21 +18,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium import spaces
 from jax.sharding import NamedSharding, PartitionSpec
 
 from parnassus import checkpoint, configuration, envs, training
-from parnassus.collect import HostCollector, ScanCollector, host_act
+from parnassus.collect import HostCollector, ScanCollector
 from parnassus.evaluation import Evaluation, evaluate
 from parnassus.interrupts import Interrupts, stop
+from parnassus.policy import Policy
 from parnassus.presets import algorithm_name, default_num_envs, preset
 from parnassus.schedules import plan
 from parnassus.tracking import CSVSink, Progress, Sink, TensorBoardSink, read_columns
-from parnassus.types import Algorithm, BadInput, Env, Memory, Spec, TrainingFailed, TrainState, Tree
+from parnassus.types import Algorithm, BadInput, Behavior, Env, Spec, TrainingFailed, TrainState
 
 _SAVING_SHARE = 0.05  # of a run's time
 _MAX_TENSORBOARDS = 32  # each is a thread and an open file; more seeds than that have their metrics.csv alone
@@ -61,7 +60,7 @@ class Run:
         _check_count("seed", seed, least=0)
         made = _make(self.env, min(self.config["num_envs"], episodes), self.config)
         try:
-            result = evaluate(self.algorithm, self._behavior(), made, episodes, seed)
+            result = evaluate(training.arrays(self.algorithm), self._behavior(), made, episodes, seed)
         finally:
             _close(made)
         row = {
@@ -82,7 +81,7 @@ class Run:
             writer.writerow(row)
         return result
 
-    def policy(self) -> "Policy":
+    def policy(self) -> Policy:
         """The deterministic policy, as a function of an observation."""
         return Policy(self.algorithm, self._behavior(), self.spec)
 
@@ -91,7 +90,7 @@ class Run:
         """The columns of metrics.csv; NaN where nothing is known."""
         return read_columns(self.directory / "metrics.csv")
 
-    def _behavior(self) -> Tree:
+    def _behavior(self) -> Behavior:
         # A copy: the policy must outlive the state, whose buffers a training loop may be given to consume.
         return jax.tree.map(jnp.array, self.algorithm.behavior(self.state.learner))
 
@@ -130,75 +129,6 @@ class Runs(Sequence[Run]):
     def metrics(self) -> dict[str, np.ndarray]:
         """The columns of summary.csv."""
         return read_columns(self.directory / "summary.csv")
-
-
-class Policy:
-    """policy(observation) -> action, both NumPy, the action in the environment's own units; without exploration.
-
-    Takes one observation or a batch [B, ...]. An algorithm with a memory (a recurrent network, a planner) remembers the
-    calls before: `reset` starts a new episode.
-    """
-
-    def __init__(self, algorithm: Algorithm, behavior: Tree, spec: Spec) -> None:
-        self._algorithm, self._behavior, self._spec = training.arrays(algorithm), behavior, spec
-        self._key = jax.random.key(0)  # only breaks ties
-        self._memory: tuple[int, Memory] | None = None
-
-    def reset(self) -> None:
-        """Forget: the next observation is an episode's first."""
-        self._memory = None
-
-    def __call__(self, observation: Tree) -> Tree:
-        """The actions. Raises BadInput for an observation of another shape, or one that is not finite."""
-        observation, is_single = _batch(self._spec.observation_space, observation)
-        size = len(jax.tree.leaves(observation)[0])
-        spec = Spec(self._spec.observation_space, self._spec.action_space, size)
-        if self._memory is None or self._memory[0] != size:
-            self._memory = (size, self._algorithm.initial_memory(spec))
-        action, _, memory, _, _ = host_act(
-            self._algorithm,
-            self._behavior,
-            self._memory[1],
-            observation,
-            jnp.array(self._key),
-            explore=False,
-            spec=spec,
-        )
-        self._memory = (size, memory)
-        action = _typed(spec.action_space, action)
-        return jax.tree.map(lambda x: x[0], action) if is_single else action
-
-
-def _batch(space: gymnasium.Space, observation: Tree) -> tuple[Tree, bool]:
-    """The observation with a batch dimension and in 32 bits, and whether it had none."""
-    from parnassus.encoding import zeros
-
-    template = zeros(space)
-    try:
-        pairs = jax.tree.map(lambda like, x: (like, np.asarray(x)), template, observation)
-    except ValueError as error:
-        raise BadInput(f"an observation of {space} is expected, not {type(observation).__name__}") from error
-    flat = jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2)
-    batched = {x.ndim - like.ndim for like, x in flat}
-    if batched not in ({0}, {1}) or any(x.shape[x.ndim - like.ndim :] != like.shape for like, x in flat):
-        raise BadInput(
-            f"an observation of {space} is expected, or a batch, not one of shape {[x.shape for _, x in flat]}"
-        )
-    if not all(np.isfinite(x).all() for _, x in flat):
-        raise BadInput("the observation is not finite (NaN or infinite)")
-    is_single = batched == {0}
-    leaves = [(x[None] if is_single else x).astype(like.dtype) for like, x in flat]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves), is_single
-
-
-def _typed(space: gymnasium.Space, action: Tree) -> Tree:
-    """NumPy actions in the dtypes of the space."""
-    match space:
-        case spaces.Dict():
-            return {key: _typed(part, action[key]) for key, part in space.spaces.items()}
-        case spaces.Tuple():
-            return tuple(_typed(part, x) for part, x in zip(space.spaces, action, strict=True))
-    return np.asarray(action).astype(space.dtype)
 
 
 @overload
@@ -322,15 +252,29 @@ def train(
         return _drive(job, state, 0, quiet)
 
 
-def load(directory: str | Path, algorithm: Algorithm | None = None, env: Environment | None = None) -> Run | Runs:
-    """The run in a directory, at its last good checkpoint; `Runs` for a directory of several seeds.
+def load(directory: str | Path, algorithm: Algorithm | None = None, env: Environment | None = None) -> Run:
+    """The run in a directory, at its last good checkpoint. One of several seeds is in a directory of its own.
 
     `algorithm` and `env` are needed where config.json cannot say them: an algorithm or network of your own, an
     environment that is not a name. Raises BadInput if the directory is no run, or of another algorithm or shapes.
     """
-    job, state, steps = _open(Path(directory), algorithm, env)
+    directory = Path(directory)
+    if seeds := configuration.read(directory).get("seeds"):
+        raise BadInput(
+            f"{directory} holds {len(seeds)} seeds: load one of them, such as {directory / f'seed-{seeds[0]}'}"
+        )
+    job, state, steps = _open(directory, algorithm, env)
     _close(getattr(job.collector, "env", None))
-    return job.result(state, steps)
+    return job.run(state, steps)
+
+
+def load_seeds(directory: str | Path, algorithm: Algorithm | None = None, env: Environment | None = None) -> Runs:
+    """The runs in a directory of several seeds, where they were last together. Raises BadInput as `load` does."""
+    directory = Path(directory)
+    if "seeds" not in configuration.read(directory):
+        raise BadInput(f"{directory} holds a single run, not several seeds")
+    job, state, steps = _open(directory, algorithm, env)
+    return job.runs(state, steps)
 
 
 def resume(
@@ -356,8 +300,10 @@ def resume(
             _check_count("steps", steps)
         planned = config["steps"] if steps is None else steps
         if taken >= planned:
-            more = "give a larger number of steps" if steps is None else "give more"
-            raise BadInput(f"nothing is left to do in {directory}: {taken:,} of {planned:,} steps are taken; {more}")
+            raise BadInput(
+                f"nothing is left to do in {directory}: it has taken {taken:,} steps and {planned:,} are planned; "
+                "give a larger number of steps"
+            )
         target = target_return if target_return is not None or steps is not None else config["target_return"]
         if target is not None and target_return is None and job.score() >= target:
             raise BadInput(
@@ -416,15 +362,17 @@ class _Job:
         last = [read_columns(directory / "metrics.csv").get("episode/return") for directory in self.directories()]
         return _mean([row[-1] for row in last if row is not None])
 
-    def result(self, state: TrainState, steps: int) -> Run | Runs:
-        """What the user gets."""
-        make = lambda directory, config, one: Run(  # noqa: E731
-            directory, config, self.algorithm, self.env, steps, self.collector.spec, one
+    def run(self, state: TrainState, steps: int) -> Run:
+        """What the user gets of a single seed."""
+        return Run(self.directory, self.config, self.algorithm, self.env, steps, self.collector.spec, state)
+
+    def runs(self, state: TrainState, steps: int) -> Runs:
+        """What the user gets of several."""
+        children = zip(self.children(), self.states(state), strict=True)
+        make = lambda path, config, one: Run(  # noqa: E731
+            path, config, self.algorithm, self.env, steps, self.collector.spec, one
         )
-        if "seeds" not in self.config:
-            return make(self.directory, self.config, state)
-        runs = [make(*child, one) for child, one in zip(self.children(), self.states(state), strict=True)]
-        return Runs(self.directory, self.config, runs)
+        return Runs(self.directory, self.config, [make(*child, one) for child, one in children])
 
 
 def _drive(job: _Job, state: TrainState, start: int, quiet: bool) -> Run | Runs:
@@ -470,7 +418,7 @@ def _drive(job: _Job, state: TrainState, start: int, quiet: bool) -> Run | Runs:
     if interrupts.signal is not None:
         print(f"stopped at step {steps:,}; go on with: parnassus resume {job.directory}", file=sys.stderr, flush=True)
         stop(interrupts.signal)
-    return job.result(state, steps)
+    return job.runs(state, steps) if "seeds" in job.config else job.run(state, steps)
 
 
 def _what_is_kept(job: _Job, saved: int) -> str:
@@ -551,7 +499,12 @@ def _load_alike(directories: list[Path], template: TrainState) -> tuple[list[Tra
     """The newest good checkpoints of one step in all directories; says on stderr which newer ones were not used."""
     newest: int | None = None
     while True:
-        loaded = [checkpoint.load(directory, template, newest) for directory in directories]
+        try:
+            loaded = [checkpoint.load(directory, template, newest) for directory in directories]
+        except BadInput as error:
+            if newest is None:
+                raise
+            raise BadInput(f"the seeds are at different steps, one of them at {newest:,}: resume each alone") from error
         steps = [one[1] for one in loaded]
         for directory, (_, _, notes) in zip(directories, loaded, strict=True):
             for note in notes:

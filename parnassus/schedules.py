@@ -5,7 +5,6 @@
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int
 
 from parnassus.types import Fraction, Tree, pytree
@@ -24,7 +23,7 @@ class Linear:
         return self.start + (self.end - self.start) * jnp.minimum(done / self.fraction, 1.0)
 
 
-@struct.dataclass
+@pytree
 class Progress:
     """Environment steps taken, of those planned. A learner that has schedules holds one; see `plan`."""
 
@@ -43,7 +42,7 @@ class Progress:
 
     def advance(self, reward: Float[Array, "T N"]) -> "Progress":
         """After a trajectory with these rewards: T * N more steps."""
-        return self.replace(steps=self.steps + reward.size)  # type: ignore[attr-defined]
+        return Progress(self.steps + reward.size, self.planned)
 
 
 def at(value: float | Linear | Array, progress: Progress) -> Float[Array, ""] | float | Array:
@@ -56,5 +55,5 @@ def plan(learner: Tree, steps: int) -> Tree:
     is_progress = lambda node: isinstance(node, Progress)  # noqa: E731
     planned = jnp.asarray(steps, jnp.int32)
     return jax.tree.map(
-        lambda node: node.replace(planned=planned) if is_progress(node) else node, learner, is_leaf=is_progress
+        lambda node: Progress(node.steps, planned) if is_progress(node) else node, learner, is_leaf=is_progress
     )

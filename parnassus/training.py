@@ -110,11 +110,11 @@ def seed_mesh(num_seeds: int) -> Mesh:
 
 def host_chunk(
     algorithm: Algorithm, collector: Collector, state: TrainState, num_iterations: int
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, dict[str, np.ndarray]]:
     """`num_iterations` iterations in a Python loop; metrics [K]."""
     key, begin_key, _ = split(state.key)
     actor = collector.begin(algorithm, state.actor, begin_key)
-    state = TrainState(state.learner, actor, key, np.int32(state.iteration))  # counts on the host: no dispatch for it
+    state = TrainState(state.learner, actor, key, np.int32(state.iteration))  # type: ignore[arg-type]  # no dispatch to count
     rows = []
     for _ in range(num_iterations):
         try:
@@ -188,8 +188,8 @@ def train(
         iteration += length
         metrics = summarize(rows)
         num_seeds = int(np.size(state.iteration))
-        metrics["time/steps_per_second"] = np.float64(length * steps_per_iteration * num_seeds / seconds)
-        metrics["time/compile_seconds"] = np.float64(compile_seconds)
+        metrics["time/steps_per_second"] = np.asarray(length * steps_per_iteration * num_seeds / seconds)
+        metrics["time/compile_seconds"] = np.asarray(compile_seconds)
         yield Chunk(state, iteration * steps_per_iteration, metrics)
 
 
@@ -211,7 +211,7 @@ def summarize(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         metrics["episode/return"] = rows["ended_return"].sum(-1) / ended
         metrics["episode/length"] = rows["ended_length"].sum(-1) / ended
     metrics["episode/count"] = ended
-    return metrics
+    return {name: np.asarray(metric) for name, metric in metrics.items()}
 
 
 def _nanmean(row: np.ndarray) -> np.ndarray | np.floating:
@@ -264,9 +264,9 @@ def arrays(algorithm: Algorithm) -> Algorithm:
 _compile_seconds = [0.0]
 
 
-def _on_event(event: str, seconds: float, **_: object) -> None:
+def _on_event(event: str, duration_secs: float, **_: object) -> None:
     if event.startswith("/jax/core/compile/"):
-        _compile_seconds[0] += seconds
+        _compile_seconds[0] += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_on_event)

@@ -22,7 +22,7 @@ FLOORS = [
     {"envs"},
     {"collect"},
     {"training", "evaluation"},
-    {"checkpoint", "tracking", "interrupts", "presets", "configuration"},
+    {"checkpoint", "tracking", "interrupts", "presets", "configuration", "policy"},
     {"run", "plotting", "distributed"},
     {"cli", "__main__"},
 ]

@@ -118,10 +118,10 @@ def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
 def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
     algorithm, collector = make(f"{name}/scan")
     steps = planned_steps(algorithm)
-    keys = jax.random.split(jax.random.key(0), 4)
-    *_, together = training.train(algorithm, collector, training.init(algorithm, collector, keys, steps), steps, CHUNK)
+    seeds = lambda: jax.random.split(jax.random.key(0), 4)  # noqa: E731
+    *_, together = training.train(algorithm, collector, training.init(algorithm, collector, seeds(), steps), steps, CHUNK)
     for i in (0, 3):
-        state = training.init(algorithm, collector, keys[i], steps)
+        state = training.init(algorithm, collector, jax.random.clone(seeds()[i]), steps)
         *_, alone = training.train(algorithm, collector, state, steps, CHUNK)
         behaviors = (algorithm.behavior(alone.state.learner), algorithm.behavior(together.state.learner))
         for one, many in zip(*map(jax.tree.leaves, behaviors), strict=True):

@@ -39,10 +39,15 @@ class Clip:
     def __call__(
         self, log_ratio: Float[Array, "B"], advantage: Float[Array, "B"], progress: Progress
     ) -> tuple[Float[Array, ""], Metrics]:
-        """The objective to ascend, and metrics; ratio = pi_theta(a|o) / pi_theta_old(a|o)."""
+        """The objective to ascend, and metrics; ratio = pi_theta(a|o) / pi_theta_old(a|o).
+
+        min(ratio A, clip(ratio) A) is A times min(ratio, 1 + epsilon) where A > 0, and A times max(ratio, 1 - epsilon)
+        where A < 0; so written, its gradient is a single selection.
+        """
         ratio, clip_range = jnp.exp(log_ratio), at(self.clip_range, progress)
-        clipped = jnp.clip(ratio, 1.0 - clip_range, 1.0 + clip_range)
-        objective = jnp.minimum(ratio * advantage, clipped * advantage).mean()
+        gains = advantage > 0
+        limit = jnp.where(gains, 1.0 + clip_range, 1.0 - clip_range)
+        objective = (jnp.where((ratio > limit) == gains, limit, ratio) * advantage).mean()
         return objective, {"policy/clip_fraction": (jnp.abs(ratio - 1.0) > clip_range).mean()}
 
 
@@ -109,7 +114,7 @@ class PPO:
         policy = Network.create(Policy(torso, parameterize(spec.action_space)), policy_key, observation)
         if "log_std" in policy.params:  # set here, as data: the module is static
             log_std = jnp.full_like(policy.params["log_std"], self.initial_log_std)
-            policy = policy.replace(params={**policy.params, "log_std": log_std})
+            policy = Network({**policy.params, "log_std": log_std}, policy.module)
         value = Network.create(Value(torso), value_key, observation)
         rewards = RewardScaler.zeros(spec.num_envs) if self.normalize_rewards else None
         progress = Progress.start()
@@ -151,25 +156,27 @@ class PPO:
 
         optimizer = self.optimizer(learner.progress)
 
-        def minibatch_step(carry: tuple, minibatch: Batch) -> tuple[tuple, Metrics]:
+        def minibatch_step(carry: tuple, minibatch: Batch) -> tuple[tuple, None]:
             networks, optimizer_state = carry
-            grads, metrics = jax.grad(self.loss, has_aux=True)(networks, minibatch, learner.progress)
+            grads, _ = jax.grad(self.loss, has_aux=True)(networks, minibatch, learner.progress)
             updates, optimizer_state = optimizer.update(grads, optimizer_state)
-            return (optax.apply_updates(networks, updates), optimizer_state), metrics
+            return (optax.apply_updates(networks, updates), optimizer_state), None
 
-        def epoch(carry: tuple, epoch_key: Key) -> tuple[tuple, Metrics]:
+        def epoch(carry: tuple, epoch_key: Key) -> tuple[tuple, None]:
             # Sorting random bits is twice as fast as `jax.random.permutation`, which sorts several times.
             order = jnp.argsort(jax.random.bits(epoch_key, advantage.shape).ravel())
             minibatches = jax.tree.map(lambda x: x[order].reshape(-1, self.minibatch_size, *x.shape[1:]), batch)
+            if self.normalize_advantages:  # here, for all minibatches at once: fewer small kernels
+                minibatches = minibatches._replace(advantage=jax.nn.standardize(minibatches.advantage, axis=1))
             return jax.lax.scan(minibatch_step, carry, minibatches)
 
         carry = ((learner.policy, learner.value), learner.optimizer)
-        ((policy, value_function), optimizer_state), metrics = jax.lax.scan(
-            epoch, carry, jax.random.split(key, self.num_epochs)
-        )
+        (networks, optimizer_state), _ = jax.lax.scan(epoch, carry, jax.random.split(key, self.num_epochs))
 
-        metrics = {name: metric.mean() for name, metric in metrics.items()}
+        # Metrics of the new policy against the old, on the whole batch: cheaper than a mean over all minibatches.
+        _, metrics = self.loss(networks, batch, learner.progress)
         metrics["value/explained_variance"] = 1.0 - jnp.var(target - value) / (jnp.var(target) + 1e-8)
+        policy, value_function = networks
         return Learner(
             policy,
             value_function,
@@ -185,10 +192,7 @@ class PPO:
         policy, value_function = networks
         distribution = policy(batch.observation)
         log_ratio = distribution.log_prob(batch.action) - batch.log_prob
-        advantage = batch.advantage
-        if self.normalize_advantages:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        objective, metrics = self.objective(log_ratio, advantage, progress)
+        objective, metrics = self.objective(log_ratio, batch.advantage, progress)
         value_loss = ((value_function(batch.observation) - batch.target) ** 2).mean()
         entropy = distribution.entropy().mean()
         loss = -objective + self.value_coefficient * value_loss - self.entropy_coefficient * entropy
@@ -202,6 +206,6 @@ class PPO:
         }
 
     def optimizer(self, progress: Progress) -> optax.GradientTransformation:
-        """Adam on globally clipped gradients."""
+        """Adam on globally clipped gradients, all parameters as one vector: small networks are bound by kernel launches."""
         adam = optax.adam(at(self.learning_rate, progress), eps=1e-5)
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
+        return optax.flatten(optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam))

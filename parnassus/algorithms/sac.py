@@ -94,7 +94,7 @@ class SAC:
             raise BadInput(f"SAC needs a continuous (Box) action space, not {spec.action_space}")
         policy_key, critic_key = jax.random.split(key)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        raw, action = zeros(spec.observation_space, (1,)), zeros(spec.action_space, (1,))
+        raw, action = zeros(spec.observation_space, (1,)), jnp.asarray(zeros(spec.action_space, (1,)))
         observation = encoder(raw)
         torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
         policy = Network.create(
@@ -102,7 +102,7 @@ class SAC:
         )
         critics = Network.create(Critics((torso.clone(), torso.clone())), critic_key, observation, _flat(action))
         log_temperature = jnp.log(jnp.asarray(self.temperature))
-        example = Experience(raw, action, np.zeros(1, np.float32), raw, np.zeros(1, bool))
+        example = Experience(raw, action, jnp.zeros(1), raw, jnp.zeros(1, bool))
         replay = Replay.create(jax.tree.map(lambda x: x[0], example), self.replay_size)
         optimizers = tuple(self.optimizer().init(parameters) for parameters in (policy, critics, log_temperature))
         target = jax.tree.map(jnp.copy, critics)  # a copy: donated buffers must not be shared
@@ -135,7 +135,7 @@ class SAC:
             progress=learner.progress.advance(r),
         )
         # The replay stays outside the `cond`: what a branch returns is copied where seeds are vmapped.
-        replay, slim = learner.replay, learner._replace(replay=None)
+        replay, slim = learner.replay, learner._replace(replay=None)  # type: ignore[arg-type]
 
         def update(slim: Learner, update_key: Key) -> tuple[Learner, Metrics]:
             sample_key, noise_key = jax.random.split(update_key)

@@ -56,7 +56,7 @@ class GymnasiumEnvs:
         if self._envs is None:
             self._envs = self._start()
         try:
-            observation, _ = self._envs.reset(seed=[int(seed) for seed in seeds])
+            observation, _ = self._envs.reset(seed=[int(seed) for seed in seeds])  # type: ignore[arg-type]
         except BaseException:
             self._abandon()
             raise
@@ -64,6 +64,7 @@ class GymnasiumEnvs:
 
     def step(self, actions: Tree) -> HostStep:
         """One step of every environment; actions [N, ...] in the environments' own units."""
+        assert self._envs is not None, "reset comes first"
         try:
             observation, reward, terminated, truncated, info = self._envs.step(actions)
         except BaseException:
@@ -170,7 +171,7 @@ class _Lean(gymnasium.Wrapper):
         observation, _ = self.env.reset(**kwargs)
         return observation, {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict]:
         observation, reward, terminated, truncated, _ = self.env.step(action)
         if terminated or truncated:
             observation = deepcopy(observation)  # the reset that follows may write into the same array
@@ -188,7 +189,7 @@ class _Portable(gymnasium.Wrapper):
                 raise RuntimeError(f"{type(cause).__name__}: {cause}") from cause
             raise
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict]:
         try:
             return self.env.step(action)
         except Exception as cause:

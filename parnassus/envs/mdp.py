@@ -15,7 +15,7 @@ from parnassus.types import BadInput, Key, Step, pytree
 class MDPState(NamedTuple):
     """Where the process is."""
 
-    index: Int[Array, ""]  # the state, 0 ... S-1
+    index: Int[Array, ""]  # type: ignore[assignment]  # (of tuple) the state, 0 ... S-1
     time: Int[Array, ""]  # steps since reset
 
 

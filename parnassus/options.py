@@ -1,0 +1,203 @@
+"""Dataclasses as command-line options: one for each field, with its default and the comment behind it as help."""
+
+import dataclasses
+import inspect
+import io
+import re
+import typing
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from parnassus.configuration import members
+from parnassus.presets import suggest
+from parnassus.types import BadInput
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the command line."""
+
+    name: str  # of the field
+    path: tuple[str, ...]  # of the field, through nested dataclasses
+    annotation: Any
+    default: Any
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_switch(self) -> bool:
+        return self.annotation is bool
+
+
+def flatten(config: Any, path: tuple[str, ...] = ()) -> list[Option]:
+    """An option for each field; a field that is itself a dataclass of options gives its own fields instead."""
+    comments = _comments(type(config))
+    options = []
+    for field in dataclasses.fields(config):
+        value, where = getattr(config, field.name), (*path, field.name)
+        if dataclasses.is_dataclass(value) and not _is_value(field.type):
+            options += flatten(value, where)
+        elif _is_value(field.type):
+            options.append(Option(field.name, where, field.type, value, comments.get(field.name, "")))
+    return options
+
+
+def _is_value(annotation: Any) -> bool:
+    """Whether text can say it: numbers, words, tuples of numbers, schedules; not networks."""
+    kinds = [typing.get_origin(kind) or kind for kind in members(annotation)]
+    return any(kind in (int, float, bool, str, tuple, typing.Literal) for kind in kinds)
+
+
+def _comments(cls: type) -> dict[str, str]:
+    """What the comment behind each field says."""
+    try:
+        source = inspect.getsource(cls)
+    except (OSError, TypeError):
+        return {}
+    return dict(re.findall(r"^\s+(\w+)\s*:[^\n#]*#\s*(.*)$", source, re.MULTILINE))
+
+
+def rebuild(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
+    """The dataclass with values put in at their paths."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        inner = {path[1:]: value for path, value in values.items() if path[0] == field.name}
+        if () in inner:
+            changes[field.name] = inner[()]
+        elif inner:
+            changes[field.name] = rebuild(getattr(config, field.name), inner)
+    return dataclasses.replace(config, **changes)
+
+
+def parse(
+    prog: str, options: list[Option], arguments: list[str], positional: int = 0
+) -> tuple[list[str], dict[str, Any]]:
+    """At most `positional` arguments without a name, and the options' values.
+
+    Raises BadInput, in one sentence; SystemExit after printing the help that `--help` asks for.
+    """
+    import tyro
+
+    for flag, equals, _ in (token.partition("=") for token in arguments):
+        if equals and any(option.is_switch and flag in _flags(option) for option in options):
+            raise BadInput(f"{flag} takes no value")
+    fields = [(option.name, _annotate(option), dataclasses.field(default=option.default)) for option in options]
+    cls = dataclasses.make_dataclass("options", fields)
+    try:
+        with redirect_stderr(io.StringIO()):  # in place of the parser's own words: ours are one sentence
+            parsed, rest = tyro.cli(cls, prog=prog, description="", args=arguments, return_unknown_args=True)
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            raise
+        raise BadInput(_why(options, arguments)) from None
+    known = [flag for option in options for flag in _flags(option)]
+    for token in rest:
+        flag = token.partition("=")[0]
+        if token.startswith("-"):
+            raise BadInput(f"unknown option {flag}; {suggest(flag, [*known, '--help'], f'see {prog} --help')}")
+    if len(rest) > positional:
+        raise BadInput(f"unexpected argument {rest[positional]!r}; options have a name, see {prog} --help")
+    return rest, {option.name: getattr(parsed, option.name) for option in options}
+
+
+def _annotate(option: Option) -> Any:
+    """The option's type for tyro, with our reading and writing of values; tyro makes a pair of flags of a bool."""
+    import tyro
+
+    about = tyro.conf.arg(help=option.help)
+    if option.is_switch:
+        return Annotated[bool, about]
+    reading = tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=_metavar(option.annotation),
+        instance_from_str=lambda texts: _value(option, texts[0]),
+        is_instance=lambda instance: True,
+        str_from_instance=lambda instance: [_text(instance)],
+    )
+    return Annotated[option.annotation, reading, about]
+
+
+def _flags(option: Option) -> list[str]:
+    return [option.flag, "--no-" + option.flag[2:]] if option.is_switch else [option.flag]
+
+
+def _why(options: list[Option], arguments: list[str]) -> str:
+    """What is wrong with arguments that the parser refused: a value is missing."""
+    for token, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        for option in options:
+            if token == option.flag and not option.is_switch and following.startswith("--"):
+                return f"{option.flag} needs a value: {_words(option.annotation)}"
+    return f"these options cannot be understood: {' '.join(arguments)}"
+
+
+def _metavar(annotation: Any) -> str:
+    words = []
+    for kind in members(annotation):
+        origin = typing.get_origin(kind) or kind
+        if origin is typing.Literal:
+            words += [str(choice) for choice in typing.get_args(kind)]
+        elif origin is tuple:
+            words.append("INT,INT,...")
+        elif origin is type(None):
+            words.append("none")
+        elif origin in (int, float, str):
+            words.append({int: "INT", float: "FLOAT", str: "TEXT"}[origin])
+        elif dataclasses.is_dataclass(origin):
+            words.append(f"{origin.__name__.lower()}:{':'.join(f.name.upper() for f in dataclasses.fields(origin))}")
+    return "|".join(words)
+
+
+def _value(option: Option, text: str) -> Any:
+    """The first of the annotated kinds that the text can be. Raises BadInput if there is none."""
+    for kind in members(option.annotation):
+        try:
+            return _value_of_kind(kind, text)
+        except (ValueError, TypeError):
+            continue
+    raise BadInput(f"{option.flag} must be {_words(option.annotation)}, not {text!r}")
+
+
+def _words(annotation: Any) -> str:
+    """The metavar for a sentence."""
+    words = {"INT": "a whole number", "FLOAT": "a number", "TEXT": "text", "INT,INT,...": "whole numbers such as 64,64"}
+    choices = [words.get(part, part) for part in _metavar(annotation).split("|")]
+    return " or ".join(choices) if len(choices) < 3 else f"one of {', '.join(choices)}"
+
+
+def _value_of_kind(kind: Any, text: str) -> Any:
+    origin = typing.get_origin(kind) or kind
+    if origin is int:
+        number = float(text) if re.search("[.eE]", text) else int(text)  # 1e6 is a whole number too
+        if number != int(number):
+            raise ValueError(text)
+        return int(number)
+    if origin is float:
+        return float(text)
+    if origin is str:
+        return text
+    if origin is tuple:
+        return tuple(_value_of_kind(typing.get_args(kind)[0], part) for part in text.strip("()[] ,").split(",") if part)
+    if origin is type(None) and text.lower() == "none":
+        return None
+    if origin is typing.Literal and text in typing.get_args(kind):
+        return text
+    if dataclasses.is_dataclass(origin):
+        name, *numbers = text.split(":")
+        if name.lower() == origin.__name__.lower() and numbers:
+            return typing.cast(Callable, origin)(*map(float, numbers))
+    raise ValueError(text)
+
+
+def _text(value: Any) -> str:
+    """How the command line writes a value: `_value` reads it back."""
+    if dataclasses.is_dataclass(value):
+        numbers = [getattr(value, field.name) for field in dataclasses.fields(value)]
+        return ":".join([type(value).__name__.lower(), *(f"{number:g}" for number in numbers)])
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return "none" if value is None else str(value)
