@@ -35,12 +35,13 @@ def configure(several_seeds: bool = False) -> None:
     if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
         # A host loop waits for each action anyway: without a thread in between that takes a quarter of the time.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if jax.config.jax_compilation_cache_dir is None and jax.config.jax_enable_compilation_cache:
+    current: Any = jax.config  # its fields are made at run time
+    if current.jax_compilation_cache_dir is None and current.jax_enable_compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     flags = os.environ.get("XLA_FLAGS", "")
-    if several_seeds and jax.config.jax_num_cpu_devices < 1 and "xla_force_host_platform_device_count" not in flags:
+    if several_seeds and current.jax_num_cpu_devices < 1 and "xla_force_host_platform_device_count" not in flags:
         # The seeds spread over devices, so devices are cores; where the backend has started, they share what it has.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", _cores())

@@ -7,7 +7,7 @@ import sys
 import threading
 from types import FrameType, TracebackType
 
-_GRACE_SECONDS = 1.0
+_GRACE_SECONDS = 2.0
 
 
 class Interrupts:

@@ -5,7 +5,6 @@ import inspect
 import io
 import re
 import typing
-from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -81,16 +80,17 @@ def parse(
 
     Raises BadInput, in one sentence; SystemExit after printing the help that `--help` asks for.
     """
-    import tyro
-
     for flag, equals, _ in (token.partition("=") for token in arguments):
         if equals and any(option.is_switch and flag in _flags(option) for option in options):
             raise BadInput(f"{flag} takes no value")
+    import tyro
+
+    cli: Any = tyro.cli  # it is told a class that is made here
     fields = [(option.name, _annotate(option), dataclasses.field(default=option.default)) for option in options]
     cls = dataclasses.make_dataclass("options", fields)
     try:
         with redirect_stderr(io.StringIO()):  # in place of the parser's own words: ours are one sentence
-            parsed, rest = tyro.cli(cls, prog=prog, description="", args=arguments, return_unknown_args=True)
+            parsed, rest = cli(cls, prog=prog, description="", args=arguments, return_unknown_args=True)
     except SystemExit as leaving:
         if leaving.code in (0, None):
             raise
@@ -138,7 +138,7 @@ def _why(options: list[Option], arguments: list[str]) -> str:
 def _metavar(annotation: Any) -> str:
     words = []
     for kind in members(annotation):
-        origin = typing.get_origin(kind) or kind
+        origin: Any = typing.get_origin(kind) or kind
         if origin is typing.Literal:
             words += [str(choice) for choice in typing.get_args(kind)]
         elif origin is tuple:
@@ -147,7 +147,7 @@ def _metavar(annotation: Any) -> str:
             words.append("none")
         elif origin in (int, float, str):
             words.append({int: "INT", float: "FLOAT", str: "TEXT"}[origin])
-        elif dataclasses.is_dataclass(origin):
+        elif dataclasses.is_dataclass(origin) and isinstance(origin, type):
             words.append(f"{origin.__name__.lower()}:{':'.join(f.name.upper() for f in dataclasses.fields(origin))}")
     return "|".join(words)
 
@@ -170,7 +170,7 @@ def _words(annotation: Any) -> str:
 
 
 def _value_of_kind(kind: Any, text: str) -> Any:
-    origin = typing.get_origin(kind) or kind
+    origin: Any = typing.get_origin(kind) or kind
     if origin is int:
         number = float(text) if re.search("[.eE]", text) else int(text)  # 1e6 is a whole number too
         if number != int(number):
@@ -186,10 +186,10 @@ def _value_of_kind(kind: Any, text: str) -> Any:
         return None
     if origin is typing.Literal and text in typing.get_args(kind):
         return text
-    if dataclasses.is_dataclass(origin):
+    if dataclasses.is_dataclass(origin) and isinstance(origin, type):
         name, *numbers = text.split(":")
         if name.lower() == origin.__name__.lower() and numbers:
-            return typing.cast(Callable, origin)(*map(float, numbers))
+            return origin(*map(float, numbers))
     raise ValueError(text)
 
 

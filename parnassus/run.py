@@ -198,7 +198,7 @@ def train(
     (KeyboardInterrupt, SystemExit). Raises BadInput before anything is written, TrainingFailed if a number is not
     finite or the environment raises; the last good checkpoint is kept.
     """
-    _check_count("steps", steps)
+    _check_steps(steps)
     seed_list = None if seeds is None else list(seeds)
     _check_seeds([seed] if seed_list is None else seed_list)
     if chunk_steps is not None:
@@ -297,7 +297,7 @@ def resume(
     with ExitStack() as stack:
         stack.callback(_close, getattr(job.collector, "env", None))
         if steps is not None:
-            _check_count("steps", steps)
+            _check_steps(steps)
         planned = config["steps"] if steps is None else steps
         if taken >= planned:
             raise BadInput(
@@ -315,6 +315,7 @@ def resume(
             state = state._replace(learner=(jax.vmap(replan) if "seeds" in config else replan)(state.learner))
         history = [*config.get("resumed", []), {"at": taken, "steps": planned, **configuration.describe()}]
         config |= {"steps": planned, "target_return": target, "resumed": history}
+        config["hyperparameters"] = configuration.encode_fields(job.algorithm)
         for child, child_config in job.children():
             configuration.write(child, child_config)
         configuration.write(directory, config)
@@ -389,13 +390,15 @@ def _drive(job: _Job, state: TrainState, start: int, quiet: bool) -> Run | Runs:
         saving, saved = saving + time.perf_counter() - before, steps
 
     with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
         sinks = [_Sinks(directory, start, len(job.directories())) for directory in job.directories()]
         bar = None if quiet else Progress(title, planned, start)
-        for sink in [*sinks, *([bar] if bar is not None else [])]:
+        for sink in sinks:
             stack.callback(sink.close)
+        if bar is not None:
+            stack.callback(bar.close)
         if len(sinks) > 1:
             stack.callback(summarize_seeds, job.directory)
-        interrupts = stack.enter_context(Interrupts())
         try:
             for chunk in training.train(job.algorithm, job.collector, state, planned, job.config["chunk_iterations"]):
                 state, steps = chunk.state, chunk.steps
@@ -536,15 +539,21 @@ def _refuse_existing(directory: Path) -> None:
         config = configuration.read(directory)
     except BadInput:
         raise BadInput(f"{directory} exists and is no run directory; choose another with run= or --run") from None
-    raise BadInput(
-        f"{directory} already holds a run of {config['algorithm']} on {_env_name(config['env'])}: "
-        f"go on with `parnassus resume {directory}`, or choose another directory with run= or --run"
-    )
+    what = f"{directory} already holds a run of {config['algorithm']} on {_env_name(config['env'])}"
+    if not any(directory.glob("**/checkpoints/*.json")):
+        raise BadInput(f"{what}, without a checkpoint: delete it, or choose another directory with run= or --run")
+    raise BadInput(f"{what}: go on with `parnassus resume {directory}`, or choose another directory with run= or --run")
 
 
 def _check_count(name: str, value: Any, least: int = 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise BadInput(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _check_steps(steps: Any) -> None:
+    _check_count("steps", steps)
+    if steps >= 2**31:
+        raise BadInput(f"steps must be below 2^31 (they are counted in 32 bits), not {steps:,}")
 
 
 def _check_seeds(seeds: list[int]) -> None:
