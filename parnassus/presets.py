@@ -65,8 +65,8 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("ppo", "HalfCheetah-v5"): ({**mujoco_ppo, "discount": 0.98, "gae_lambda": 0.92}, {"num_envs": 8}),
         ("ppo", "Hopper-v5"): (mujoco_ppo, {"num_envs": 8}),
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
-        ("sac", "HalfCheetah-v5"): ({"learning_starts": 10_000}, {}),
-        ("sac", "Hopper-v5"): ({"learning_starts": 10_000}, {}),
+        ("sac", "HalfCheetah-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),
+        ("sac", "Hopper-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),
         ("reinforce", "CartPole-v1"): ({"baseline_rate": 0.2, "learning_rate": 1e-2}, {"num_envs": 4}),
         ("q-learning", "FrozenLake-v1"): ({"learning_rate": Linear(0.1, 0.01), "discount": 0.99}, {"num_envs": 8}),
     }
