@@ -58,7 +58,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
                 "num_epochs": 10,
                 "gae_lambda": 0.95,
                 "discount": 0.9,
-                "learning_rate": 1e-3,
+                "learning_rate": Linear(1e-3, 0.0),
             },
             {"num_envs": 4},
         ),
