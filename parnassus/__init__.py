@@ -3,6 +3,8 @@
     import parnassus as pa
     run = pa.train(pa.PPO(), "CartPole-v1", steps=100_000, seed=0)
     print(run.evaluate(episodes=100))
+
+Names are imported when they are first used.
 """
 
 import importlib
@@ -47,7 +49,8 @@ _HOME = {
     "train": "run",
     "Linear": "schedules",
     **dict.fromkeys(
-        ["Algorithm", "BadInput", "Collector", "ParnassusError", "Spec", "Step", "TrainingFailed", "TrainState"], "types"
+        ["Algorithm", "BadInput", "Collector", "ParnassusError", "Spec", "Step", "TrainingFailed", "TrainState"],
+        "types",
     ),
     **dict.fromkeys(["Transition", "pytree"], "types"),
 }

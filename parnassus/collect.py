@@ -1,5 +1,6 @@
 """Where experience comes from: `ScanCollector` (JAX environments, compiled) and `HostCollector` (everything else)."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -70,7 +71,7 @@ class HostActor(NamedTuple):
 @partial(jax.jit, static_argnames=("explore", "spec"))
 def host_act(
     algorithm: Algorithm, behavior: Behavior, memory: Memory, observation: Tree, key: Key, explore: bool, spec: Spec
-) -> tuple[Tree, Tree, Memory, dict, Key]:
+) -> tuple[Tree, Tree, Memory, Mapping[str, Tree], Key]:
     """One compiled call a step: (action for the environment, action as drawn, memory, extras, next key)."""
     key, act_key = jax.random.split(key)
     action, memory, extras = algorithm.act(behavior, memory, observation, act_key, explore)
@@ -80,7 +81,7 @@ def host_act(
 class HostCollector:
     """Steps N environments that live outside JAX, in a Python loop around one compiled `act`.
 
-    They cannot be saved, so every chunk begins by resetting them with seeds drawn from the chunk's key, whether training
+    They cannot be saved, so every chunk begins by resetting them with seeds from the chunk's key, whether training
     was interrupted there or not: that makes resuming exact. `exact_resume=False` leaves episodes unbroken instead.
     """
 
@@ -99,9 +100,9 @@ class HostCollector:
         self._live = False
         return HostActor(observation, algorithm.initial_memory(self.spec), Episodes.zeros(num_envs))
 
-    def begin(self, algorithm: Algorithm, actor: HostActor, key: Key) -> HostActor:
+    def begin(self, algorithm: Algorithm, actor: HostActor | None, key: Key) -> HostActor:
         """Reset every environment, seeded by `key` (with `exact_resume=False`: only the first time)."""
-        if self._live and not self.exact_resume:
+        if actor is not None and self._live and not self.exact_resume:
             return actor
         seeds = np.asarray(jax.random.bits(key, (self.env.num_envs,), jnp.uint32)) >> 1  # Gymnasium wants 31 bits
         try:
@@ -129,7 +130,13 @@ class HostCollector:
                 raise EnvironmentRaised(f"the environment raised {type(error).__name__}: {error}", t) from error
             leaves, structure = jax.tree.flatten(
                 Transition(
-                    observation, action, after.reward, after.next_observation, after.terminated, after.truncated, extras
+                    observation,
+                    action,
+                    after.reward,  # type: ignore[arg-type]  # NumPy, on the host
+                    after.next_observation,
+                    after.terminated,  # type: ignore[arg-type]
+                    after.truncated,  # type: ignore[arg-type]
+                    extras,
                 )
             )
             if t == 0:  # rows are written where they will stay: keeping 2048 small arrays to stack costs more
@@ -152,13 +159,14 @@ class HostCollector:
 def _count(episodes: Episodes, trajectory: Transition, num_envs: int) -> Episodes:
     """The episode statistics after a trajectory: `rollout` does the same inside its scan."""
     reward, length = np.array(episodes.reward), np.array(episodes.length)
-    ended_return, ended_length, done = 0.0, 0, trajectory.done
+    ended_return, ended_length, done = 0.0, 0, np.asarray(trajectory.done)
     for n in range(num_envs):
         start = 0
         for end in np.flatnonzero(done[:, n]) + 1:
             ended_return += reward[n] + trajectory.reward[start:end, n].sum()
             ended_length += length[n] + end - start
-            reward[n], length[n], start = 0.0, 0, end
+            reward[n], length[n], start = 0.0, 0, int(end)
         reward[n] += trajectory.reward[start:, n].sum()
         length[n] += done.shape[0] - start
-    return Episodes(reward, length, np.int32(done.sum()), np.float32(ended_return), np.int32(ended_length))
+    counts = np.int32(done.sum()), np.float32(ended_return), np.int32(ended_length)
+    return Episodes(reward, length, *counts)  # type: ignore[arg-type]  # NumPy, on the host

@@ -1,6 +1,6 @@
 """What a network sees of an observation: vectors as float32, classes as one-hot, images as floats in [0, 1].
 
-The encoder also holds the running statistics of the vectors, so acting, learning, evaluation and export normalise alike.
+The encoder also holds the running statistics of the vectors, so acting, learning, evaluation, export normalise alike.
 """
 
 from typing import NamedTuple
@@ -66,7 +66,9 @@ class Encoder:
         """Raises BadInput for spaces that have no encoding here (Text, Graph, Sequence)."""
         layout = tuple(_leaves(space))
         is_vector = [normalize and leaf.kind == "vector" for leaf in layout]
-        stats = [RunningStatistics.zeros((leaf.size,)) if v else None for leaf, v in zip(layout, is_vector, strict=True)]
+        stats = [
+            RunningStatistics.zeros((leaf.size,)) if v else None for leaf, v in zip(layout, is_vector, strict=True)
+        ]
         return cls(layout, stats)
 
     def __call__(self, observation: Tree) -> Tree:

@@ -3,6 +3,7 @@
 Taking the first episodes that end, whichever environment they end in, would favour short ones.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def evaluate(
     """
     if episodes < 1:
         raise BadInput(f"episodes must be at least 1, not {episodes}")
-    run = _on_host if hasattr(env, "num_envs") and hasattr(env, "close") else _compiled
+    run: Callable = _on_host if hasattr(env, "num_envs") and hasattr(env, "close") else _compiled
     returns, lengths = run(algorithm, behavior, env, episodes, jax.random.key(seed), max_episode_steps)
     return Evaluation(returns, lengths)
 
@@ -125,7 +126,7 @@ def _on_host(
         observation = after.observation
         if has_memory and done.any():
             memory = where(jnp.asarray(done), algorithm.initial_memory(collector.spec), memory)
-    return np.array(sum(returns, [])), np.array(sum(lengths, []))
+    return np.array([x for of_env in returns for x in of_env]), np.array([x for of_env in lengths for x in of_env])
 
 
 def _check_length(lengths: np.ndarray, max_steps: int) -> None:

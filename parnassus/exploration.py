@@ -19,4 +19,3 @@ def epsilon_greedy(
     explore = jax.random.bernoulli(explore_key, epsilon, values.shape[:-1])
     best = values >= values.max(-1, keepdims=True)
     return jnp.argmax(jnp.where(best | explore[..., None], noise, -1.0), axis=-1).astype(jnp.int32)
-

@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable] = {
 
 @pytree
 class Network:
-    """A function that can be differentiated with respect to itself: `jax.grad(loss)(network)` is a Network of gradients."""
+    """A function to differentiate with respect to itself: `jax.grad(loss)(network)` is a Network of gradients."""
 
     params: Tree
     module: nn.Module  # static

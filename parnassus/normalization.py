@@ -78,6 +78,7 @@ def discounted_sums(
     start: Float[Array, "N"], reward: Float[Array, "T N"], done: Bool[Array, "T N"], discount: float | Float[Array, ""]
 ) -> tuple[Float[Array, "N"], Float[Array, "T N"]]:
     """Forward sums R_t = r_t + gamma R_{t-1}, restarted after an episode's end; also R_T for the next trajectory."""
+
     def step(running: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         r, ended = inputs
         running = r + discount * running

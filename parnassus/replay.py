@@ -1,7 +1,7 @@
-"""Uniform experience replay: a ring of transitions on the device, part of the learner and therefore of every checkpoint.
+"""Uniform experience replay: a ring of transitions on the device, part of the learner and so of every checkpoint.
 
-Carried through `scan` (or donated by a host loop) it is updated in place: adding a step costs its own rows, whatever the
-capacity.
+Carried through `scan` (or donated by a host loop) it is updated in place: adding a step costs its own rows, whatever
+the capacity.
 """
 
 import jax

@@ -1,6 +1,6 @@
 """The pure scan that collecting, evaluation and imagination share: act, step, reset where an episode ended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import gymnasium
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from parnassus.types import Env, Key, Memory, Transition, Tree
 
 # (memory [N, ...], observation [N, ...], key) -> (action [N, ...], memory [N, ...], extras)
-Act = Callable[[Memory, Tree, Key], tuple[Tree, Memory, dict]]
+Act = Callable[[Memory, Tree, Key], tuple[Tree, Memory, Mapping[str, Tree]]]
 
 
 class Episodes(NamedTuple):
@@ -78,7 +78,7 @@ def rollout(
 ) -> tuple[EnvActor, Transition]:
     """`num_steps` steps of N environments by `act`; the trajectory's leaves are [T, N, ...].
 
-    An environment whose episode ends is reset in the same step, its memory too; the transition keeps the true successor.
+    An environment whose episode ends is reset in the same step, its memory too; the transition has the true successor.
     """
     num_envs = actor.episodes.reward.shape[0]
     space = env.action_space

@@ -1,6 +1,8 @@
-"""Hyper-parameters that change with the training progress: small pytrees, called with the fraction done.
+"""Hyper-parameters that change with the training progress.
 
     PPO(learning_rate=Linear(3e-4, 0.0), objective=Clip(Linear(0.2, 0.0)))
+
+They are small pytrees, called with the fraction done.
 """
 
 import jax
@@ -51,7 +53,7 @@ def at(value: float | Linear | Array, progress: Progress) -> Float[Array, ""] | 
 
 
 def plan(learner: Tree, steps: int) -> Tree:
-    """The learner with every `Progress` in it planned for `steps` environment steps in all (new runs and longer ones)."""
+    """The learner with every `Progress` in it planned for `steps` environment steps in all (new or longer runs)."""
     is_progress = lambda node: isinstance(node, Progress)  # noqa: E731
     planned = jnp.asarray(steps, jnp.int32)
     return jax.tree.map(

@@ -40,9 +40,7 @@ class Chunk(NamedTuple):
 
 
 @partial(jax.jit, donate_argnames="learner")
-def learn(
-    algorithm: Algorithm, learner: Learner, trajectory: Transition, key: Key
-) -> tuple[Learner, Metrics]:
+def learn(algorithm: Algorithm, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
     """One call of `algorithm.learn`, with flags that say whether what it was given, and what it said, is finite."""
     learner, metrics = algorithm.learn(learner, trajectory, key)
     flags = {
@@ -152,7 +150,9 @@ def init(algorithm: Algorithm, collector: Collector, key: Key | Keys, steps: int
         actor = collector.init(algorithm, actor_key)
         return _own(TrainState(plan(learner, steps), actor, key, jnp.int32(0)))
     if not collector.is_pure:
-        raise BadInput("several seeds in one program need a JAX environment (jax:..., gymnax:...); start a run per seed")
+        raise BadInput(
+            "several seeds in one program need a JAX environment (jax:..., gymnax:...); start a run per seed"
+        )
     key, learner_key, actor_key = jax.vmap(split)(key)
     learner = jax.vmap(lambda one: plan(one, steps))(init_learner(algorithm, learner_key, collector.spec))
     actor = _init_actors(algorithm, collector, actor_key)
@@ -201,7 +201,7 @@ def default_chunk(algorithm: Algorithm, spec: Spec, steps: int) -> int:
 
 
 def summarize(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A chunk's metrics from its iterations' [..., K]: means, but episodes count alike whatever iteration they ended in."""
+    """A chunk's metrics from its iterations' [..., K]: means, where episodes count alike, whenever they ended."""
     ended = rows["ended"].sum(-1)
     metrics = {}
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -220,7 +220,9 @@ def _nanmean(row: np.ndarray) -> np.ndarray | np.floating:
     return np.where(known, row, 0.0).sum(-1) / known.sum(-1)
 
 
-def raise_if_not_finite(learner: Learner, rows: dict[str, np.ndarray], iteration: int, steps_per_iteration: int) -> None:
+def raise_if_not_finite(
+    learner: Learner, rows: dict[str, np.ndarray], iteration: int, steps_per_iteration: int
+) -> None:
     """Raise TrainingFailed that names what is not finite first, and where."""
     flags = {name.removeprefix("finite/"): row for name, row in rows.items() if name.startswith("finite/")}
     flags |= {name: ~np.isinf(row) for name, row in rows.items() if "/" in name}

@@ -1,7 +1,7 @@
 """The contract: what an algorithm, a collector and an environment are to each other.
 
 Everything that training changes is in arguments and results, never in `self`: an algorithm is a frozen dataclass of
-hyper-parameters whose methods are pure functions, and `TrainState` is both the training loop's carry and the checkpoint.
+hyper-parameters whose methods are pure functions, and `TrainState` is both the loop's carry and the checkpoint.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""How every test runs: on the CPU, with each annotation of the package checked at run time, and with JAX's checks on."""
+"""How every test runs: on the CPU, with the package's annotations checked at run time and JAX's checks on."""
 
 import os
 from pathlib import Path

@@ -79,4 +79,6 @@ class Probe:
         cut = (time >= 5) & (self.kind == "endless")
         index = jnp.minimum(time, 1) if self.kind in ("delayed", "ending") else state.index
         after = State(index.astype(jnp.int32), time)
-        return Step(after, self.observe(after.index), jnp.asarray(reward, jnp.float32), jnp.asarray(over), jnp.asarray(cut))
+        return Step(
+            after, self.observe(after.index), jnp.asarray(reward, jnp.float32), jnp.asarray(over), jnp.asarray(cut)
+        )

@@ -1,5 +1,6 @@
 """Two collectors, one trajectory; errors and statistics of the host loop."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -82,7 +83,8 @@ def test_two_collectors_one_trajectory(env: Any) -> None:
         assert not compiled.done.all()
         for name in Transition._fields:
             a, b = (jax.tree.map(np.asarray, getattr(t, name)) for t in (compiled, looped))
-            jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5, err_msg=name), a, b)
+            close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5, err_msg=name)
+            jax.tree.map(close, a, b)
     for a, b in zip(actors[0].episodes, actors[1].episodes, strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-4)
 

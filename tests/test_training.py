@@ -119,7 +119,9 @@ def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
     algorithm, collector = make(f"{name}/scan")
     steps = planned_steps(algorithm)
     seeds = lambda: jax.random.split(jax.random.key(0), 4)  # noqa: E731
-    *_, together = training.train(algorithm, collector, training.init(algorithm, collector, seeds(), steps), steps, CHUNK)
+    *_, together = training.train(
+        algorithm, collector, training.init(algorithm, collector, seeds(), steps), steps, CHUNK
+    )
     for i in (0, 3):
         state = training.init(algorithm, collector, jax.random.clone(seeds()[i]), steps)
         *_, alone = training.train(algorithm, collector, state, steps, CHUNK)
@@ -136,7 +138,11 @@ def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(type(algorithm), "learn", lambda *args: (traces.append(0), learn(*args))[1])
     jax.clear_caches()
     counts = []
-    for changed in (algorithm, dataclasses.replace(algorithm, discount=0.5), dataclasses.replace(algorithm, num_steps=4)):
+    for changed in (
+        algorithm,
+        dataclasses.replace(algorithm, discount=0.5),
+        dataclasses.replace(algorithm, num_steps=4),
+    ):
         state = training.init(changed, collector, jax.random.key(0), 64)
         for _ in training.train(changed, collector, state, 64, chunk_iterations=2):
             pass
@@ -185,9 +191,7 @@ def test_metrics_are_named_alike_and_count_every_episode() -> None:
 
 def test_ppo_solves_cartpole() -> None:
     """The whole of it, small enough for a test: solved is 475."""
-    algorithm = PPO(
-        num_steps=32, minibatch_size=256, num_epochs=20, gae_lambda=0.8, discount=0.98, learning_rate=1e-3
-    )
+    algorithm = PPO(num_steps=32, minibatch_size=256, num_epochs=20, gae_lambda=0.8, discount=0.98, learning_rate=1e-3)
     collector = ScanCollector(CartPole(), 8)
     state = training.init(algorithm, collector, jax.random.key(0), 60_000)
     best = max(float(chunk.metrics["episode/return"]) for chunk in training.train(algorithm, collector, state, 60_000))

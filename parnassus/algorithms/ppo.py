@@ -206,6 +206,6 @@ class PPO:
         }
 
     def optimizer(self, progress: Progress) -> optax.GradientTransformation:
-        """Adam on globally clipped gradients, all parameters as one vector: small networks are bound by kernel launches."""
+        """Adam on globally clipped gradients, all parameters in one vector: small networks are bound by kernels."""
         adam = optax.adam(at(self.learning_rate, progress), eps=1e-5)
         return optax.flatten(optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam))

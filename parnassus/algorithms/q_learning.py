@@ -8,7 +8,7 @@
 With N environments, N such steps are taken side by side from the same Q.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ class QLearning:
         for name, space in (("observation", spec.observation_space), ("action", spec.action_space)):
             if not isinstance(space, spaces.Discrete):
                 raise BadInput(f"Q-learning keeps a table and needs a Discrete {name} space, not {space}")
-        states, actions = spec.observation_space, spec.action_space
+        states, actions = cast(spaces.Discrete, spec.observation_space), cast(spaces.Discrete, spec.action_space)
         q = jnp.full((int(states.n), int(actions.n)), self.initial_value, jnp.float32)
         return Learner(q, jnp.asarray(int(states.start), jnp.int32), Progress.start())
 
@@ -75,5 +75,5 @@ class QLearning:
         progress = learner.progress.advance(trajectory.reward)
         metrics = {"loss/value": squared_errors.mean(), "value/mean": q.mean()}
         if isinstance(self.epsilon, Linear):
-            metrics["policy/epsilon"] = at(self.epsilon, progress)
+            metrics["policy/epsilon"] = jnp.asarray(at(self.epsilon, progress))
         return Learner(q, learner.first_state, progress), metrics

@@ -12,14 +12,13 @@
             descend  E[-log(alpha) (log pi_theta(a~ | o) + target entropy)]              (equation 18)
             Q_target_i <- Q_target_i + tau (Q_phi_i - Q_target_i)
 
-The temperature's step descends in log(alpha), as the authors' code does, where equation 18 has alpha: it stays positive.
+The temperature's step descends in log(alpha), as in the authors' code, where equation 18 has alpha: it stays positive.
 """
 
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from gymnasium import spaces
@@ -44,6 +43,7 @@ from parnassus.types import (
     pytree,
 )
 
+
 class Learner(NamedTuple):
     policy: Network  # theta
     critics: Network  # phi_1, phi_2
@@ -54,10 +54,12 @@ class Learner(NamedTuple):
     encoder: Encoder
     progress: Progress
 
+
 class Behavior(NamedTuple):
     policy: Network
     encoder: Encoder
     progress: Progress
+
 
 class Experience(NamedTuple):
     """What the replay keeps of a transition."""
@@ -67,6 +69,7 @@ class Experience(NamedTuple):
     reward: Float[Array, "B"]
     next_observation: Tree
     terminated: Array
+
 
 @pytree
 class SAC:
@@ -180,7 +183,7 @@ class SAC:
         log_temperature = learner.log_temperature
         if self.learn_temperature:
             target_entropy = -batch.action[0].size if self.target_entropy is None else self.target_entropy
-            # d/d log(alpha) of E[-log(alpha) (log pi + target entropy)]: alpha falls while the entropy is above its target.
+            # d/d log(alpha) of E[-log(alpha) (log pi + target entropy)]: alpha falls while the entropy is too high.
             updates, temperature_state = optimizer.update(entropy - target_entropy, temperature_state)
             log_temperature = optax.apply_updates(log_temperature, updates)
 
@@ -201,6 +204,7 @@ class SAC:
     def optimizer(self) -> optax.GradientTransformation:
         """Adam."""
         return optax.adam(self.learning_rate)
+
 
 def _flat(action: Float[Array, "B *shape"]) -> Float[Array, "B n"]:
     return action.reshape(action.shape[0], -1)

@@ -58,7 +58,8 @@ class CartPole:
     def reset(self, key: Key) -> tuple[CartPoleState, Float[Array, "4"]]:
         """Each of the four numbers uniform in [-0.05, 0.05]."""
         observation = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
-        return CartPoleState(*observation, time=jnp.zeros((), jnp.int32)), observation
+        x, x_dot, theta, theta_dot = observation
+        return CartPoleState(x, x_dot, theta, theta_dot, jnp.zeros((), jnp.int32)), observation
 
     def step(self, state: CartPoleState, action: Int[Array, ""], key: Key) -> Step:
         """One Euler step; `key` is not used."""

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -19,7 +19,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from parnassus.types import BadInput, HostStep, Tree
 
-_SINGLE = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}  # as JAX keeps them
+# As JAX keeps them.
+_SINGLE: dict[Any, Any] = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}
 
 
 class GymnasiumEnvs:
