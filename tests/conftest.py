@@ -22,7 +22,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")  # a [T] meeting a [T, N]
 
 @pytest.fixture(autouse=True)
 def _keys_are_consumed(request):
-    """Using a key twice raises, unless the test says that it compares two computations with the same key."""
+    """Using a key twice raises, unless the test says that it means to, or that the checker is wrong about it.
+
+    It is wrong about several seeds in one program: keys that `vmap` batches and `scan` then slices count as consumed.
+    """
     with jax.debug_key_reuse(not request.node.get_closest_marker("reuses_keys")):
         yield
 

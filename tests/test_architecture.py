@@ -23,7 +23,7 @@ FLOORS = [
     {"collect"},
     {"training", "evaluation"},
     {"checkpoint", "tracking", "interrupts", "presets", "configuration", "policy"},
-    {"run", "plotting", "distributed"},
+    {"run", "options", "plotting", "distributed"},
     {"cli", "__main__"},
 ]
 ALLOWED = {("networks", "encoding"), ("configuration", "presets"), ("__main__", "cli"), ("run", "distributed")}

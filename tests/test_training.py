@@ -114,6 +114,7 @@ def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
     assert not np.array_equal(*weights)
 
 
+@pytest.mark.reuses_keys
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
     algorithm, collector = make(f"{name}/scan")
