@@ -1,0 +1,101 @@
+"""Shapes, initial values and the differentiable Network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from gymnasium import spaces
+
+from parnassus.distributions import DiagonalGaussian, SquashedGaussian, parameterize
+from parnassus.networks import CNN, MLP, Critics, Network, Policy, Torso, Value, polyak
+from parnassus.types import BadInput
+
+BOX = spaces.Box(-1, 1, (3,), np.float32)
+
+
+def test_a_network_is_differentiated_with_respect_to_itself() -> None:
+    network = Network.create(MLP((2,), "tanh"), jax.random.key(0), jnp.zeros((1, 3)))
+    gradient = jax.grad(lambda f: f(jnp.ones((4, 3))).sum())(network)
+    assert jax.tree.structure(gradient) == jax.tree.structure(network)
+    bias = gradient.params["Dense_0"]["bias"]
+    np.testing.assert_allclose(bias, 4 * (1 - network(jnp.ones((1, 3)))[0] ** 2), rtol=1e-5)
+
+
+def test_orthogonal_layers_are_orthogonal() -> None:
+    kernel = Network.create(MLP((5,)), jax.random.key(0), jnp.zeros((1, 8))).params["Dense_0"]["kernel"]
+    np.testing.assert_allclose(kernel.T @ kernel, 2 * np.eye(5), atol=1e-5)  # the gain is sqrt(2)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (4, 2)])
+def test_any_batch_dimensions(batch: tuple[int, ...]) -> None:
+    observation = {"image": jnp.zeros((*batch, 10, 10, 4)), "vector": jnp.zeros((*batch, 3))}
+    torso = Torso((True, False), (16,))
+    value = Network.create(Value(torso), jax.random.key(0), observation)
+    policy = Network.create(Policy(torso, parameterize(BOX)), jax.random.key(1), observation)
+    critics = Network.create(
+        Critics((torso.clone(), torso.clone())), jax.random.key(2), observation, jnp.zeros((*batch, 3))
+    )
+    assert value(observation).shape == batch
+    assert policy(observation).mode().shape == (*batch, 3)
+    assert critics(observation, jnp.zeros((*batch, 3))).shape == (*batch, 2)
+
+
+@pytest.mark.parametrize(("size", "features"), [(10, 8 * 8 * 16), (84, 7 * 7 * 64)])
+def test_image_networks_of_the_papers(size: int, features: int) -> None:
+    image = jnp.zeros((2, size, size, 4))
+    assert Network.create(CNN(), jax.random.key(0), image)(image).shape == (2, features)
+
+
+def test_critics_share_nothing() -> None:
+    torso = Torso((False,), (8,), "relu")
+    critics = Network.create(
+        Critics((torso.clone(), torso.clone())), jax.random.key(0), jnp.ones((1, 2)), jnp.ones((1, 1))
+    )
+    q = critics(jnp.ones((1, 2)), jnp.ones((1, 1)))
+    assert q[0, 0] != q[0, 1]
+    first = jax.grad(lambda f: f(jnp.ones((1, 2)), jnp.ones((1, 1)))[0, 0])(critics)
+    touched = {name for name, part in first.params.items() if any(np.any(x) for x in jax.tree.leaves(part))}
+    assert len(touched) == len(critics.params) / 2
+
+
+def test_a_free_or_a_state_dependent_spread() -> None:
+    observation = jnp.ones((5, 2))
+    free = Network.create(Policy(MLP((4,)), parameterize(BOX)), jax.random.key(0), observation)
+    assert isinstance(free(observation), DiagonalGaussian)
+    assert free.params["log_std"].shape == (3,)
+    state = Network.create(
+        Policy(MLP((4,)), parameterize(BOX, squash=True), std="state"), jax.random.key(0), observation
+    )
+    assert isinstance(state(observation), SquashedGaussian)
+    assert state(observation).log_std.shape == (5, 3)
+    np.testing.assert_allclose(state(observation).mode(), 0, atol=0.1)  # the first policy is nearly centred
+
+
+def test_no_hidden_layers_is_a_linear_policy() -> None:
+    policy = Network.create(
+        Policy(Torso((False,), ()), parameterize(spaces.Discrete(2))), jax.random.key(0), jnp.zeros((1, 4))
+    )
+    assert len(jax.tree.leaves(policy)) == 2
+    x = jax.random.normal(jax.random.key(1), (4,))
+    logits = lambda x: policy(x).logits  # noqa: E731
+    np.testing.assert_allclose(logits(2 * x), 2 * logits(x), rtol=1e-5)
+
+
+def test_a_module_of_ones_own() -> None:
+    class Mine(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nn.LayerNorm()(nn.Dense(7)(x))
+
+    value = Network.create(Value(Mine()), jax.random.key(0), jnp.zeros((1, 4)))
+    assert value(jnp.zeros((6, 4))).shape == (6,)
+
+
+def test_polyak_moves_a_part_of_the_way() -> None:
+    assert polyak({"w": jnp.zeros(2)}, {"w": jnp.array([1.0, -2.0])}, 0.25)["w"].tolist() == [0.25, -0.5]
+
+
+def test_an_unknown_activation_is_named() -> None:
+    with pytest.raises(BadInput, match="unknown activation 'tan'; choose one of tanh, relu"):
+        Network.create(MLP((2,), "tan"), jax.random.key(0), jnp.zeros((1, 3)))
