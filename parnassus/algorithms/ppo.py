@@ -34,7 +34,7 @@ from parnassus.types import BadInput, Count, Fraction, Key, Metrics, NonNegative
 class Clip:
     """L^CLIP, equation 7: no incentive to move the ratio outside [1 - clip_range, 1 + clip_range]."""
 
-    clip_range: NonNegative | Linear = 0.2  # epsilon
+    clip_range: NonNegative | Linear = 0.2  # epsilon: how far from 1 the ratio is still rewarded
 
     def __call__(
         self, log_ratio: Float[Array, "B"], advantage: Float[Array, "B"], progress: Progress
@@ -81,20 +81,20 @@ class PPO:
 
     learning_rate: NonNegative | Linear = 3e-4  # Adam's step size
     num_steps: Count = 2048  # T: steps in each environment per iteration
-    num_epochs: Count = 10  # K
+    num_epochs: Count = 10  # K: passes over the transitions of an iteration
     minibatch_size: Count = 64  # transitions per gradient step; must divide num_steps * num_envs
-    discount: Fraction = 0.99  # gamma
-    gae_lambda: Fraction = 0.95  # lambda
+    discount: Fraction = 0.99  # gamma, of future rewards
+    gae_lambda: Fraction = 0.95  # lambda of the generalised advantage estimator
     objective: Clip = Clip()
-    entropy_coefficient: NonNegative = 0.0  # c2
-    value_coefficient: NonNegative = 0.5  # c1
+    entropy_coefficient: NonNegative = 0.0  # c2, of the entropy bonus
+    value_coefficient: NonNegative = 0.5  # c1, of the value loss
     max_grad_norm: NonNegative = 0.5  # the global norm that gradients are clipped to
     initial_log_std: float = 0.0  # of a Gaussian policy, whose actions live in [-1, 1]
     normalize_advantages: bool = True  # to mean 0 and variance 1 in each minibatch
     normalize_observations: bool = False  # by running statistics, frozen within an iteration
     normalize_rewards: bool = False  # by the running standard deviation of the discounted return
     hidden_sizes: tuple[int, ...] = (64, 64)  # of the policy and of the value network, which share nothing
-    activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "tanh"
+    activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "tanh"  # after each hidden layer
     network: nn.Module | None = None  # encoded observation -> features, in place of the default network
 
     default_num_envs: ClassVar[int] = 8

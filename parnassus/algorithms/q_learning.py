@@ -33,10 +33,10 @@ Behavior = Learner  # a table has nothing to leave behind
 class QLearning:
     """Q-learning with an epsilon-greedy behaviour; Discrete observations and actions."""
 
-    learning_rate: Fraction | Linear = 0.1  # alpha
+    learning_rate: Fraction | Linear = 0.1  # alpha, the step towards the target
     num_steps: Count = 1  # T: steps in each environment per iteration
-    discount: Fraction = 0.99  # gamma
-    epsilon: Fraction | Linear = Linear(1.0, 0.05, 0.5)
+    discount: Fraction = 0.99  # gamma, of future rewards
+    epsilon: Fraction | Linear = Linear(1.0, 0.05, 0.5)  # the probability of a random action
     initial_value: float = 0.0  # Q(s, a) before anything is known; optimistic values explore
 
     def init(self, key: Key, spec: Spec) -> Learner:

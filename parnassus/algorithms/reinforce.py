@@ -48,11 +48,11 @@ class REINFORCE:
 
     learning_rate: NonNegative | Linear = 3e-3  # alpha, Adam's step size
     num_steps: Count = 1000  # T: steps in each environment per iteration
-    discount: Fraction = 0.99  # gamma
+    discount: Fraction = 0.99  # gamma, of future rewards
     baseline_rate: Fraction = 0.0  # beta: 0 for no baseline
-    normalize_observations: bool = False
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "tanh"
+    normalize_observations: bool = False  # by running statistics
+    hidden_sizes: tuple[int, ...] = (64, 64)  # () is a linear policy
+    activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "tanh"  # after each hidden layer
     network: nn.Module | None = None  # encoded observation -> features, in place of the default network
 
     default_num_envs: ClassVar[int] = 8

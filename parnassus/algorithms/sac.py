@@ -78,17 +78,17 @@ class SAC:
     learning_rate: NonNegative = 3e-4  # Adam's step size, for the policy, the critics and the temperature
     num_steps: Count = 1  # T: steps in each environment per iteration
     updates_per_step: Count = 1  # gradient steps per environment step
-    minibatch_size: Count = 256
-    replay_size: Count = 1_000_000  # transitions
+    minibatch_size: Count = 256  # transitions per gradient step
+    replay_size: Count = 1_000_000  # transitions that are kept
     learning_starts: WholeNumber = 1_000  # environment steps with uniformly random actions, before the first update
-    discount: Fraction = 0.99  # gamma
+    discount: Fraction = 0.99  # gamma, of future rewards
     tau: Fraction = 0.005  # the target critics' step towards the critics
     temperature: NonNegative = 1.0  # alpha; the first one if it is learned
-    learn_temperature: bool = True
+    learn_temperature: bool = True  # towards the target entropy
     target_entropy: float | None = None  # in nats; by default minus the number of action dimensions
-    normalize_observations: bool = False
+    normalize_observations: bool = False  # by running statistics
     hidden_sizes: tuple[int, ...] = (256, 256)  # of the policy and of each critic
-    activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "relu"
+    activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "relu"  # after each hidden layer
     network: nn.Module | None = None  # (encoded observation, then for critics the action) -> features
 
     def init(self, key: Key, spec: Spec) -> Learner:
