@@ -1,0 +1,97 @@
+"""One update against the equations, the temperature's direction, and the first random actions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from parnassus.algorithms.sac import SAC, Experience
+from parnassus.types import Spec
+
+SPEC = Spec(spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-2, 2, (2,), np.float32), 4)
+TINY = SAC(minibatch_size=32, replay_size=128, learning_starts=100, hidden_sizes=(16,), learning_rate=1e-3)
+
+
+def batch() -> Experience:
+    keys = jax.random.split(jax.random.key(7), 4)
+    o, next_o = jax.random.normal(keys[0], (32, 3)), jax.random.normal(keys[1], (32, 3))
+    action = jax.random.uniform(keys[2], (32, 2), minval=-1, maxval=1)
+    return Experience(o, action, jax.random.normal(keys[3], (32,)), next_o, jnp.arange(32) % 4 == 0)
+
+
+def test_the_critics_descend_on_the_soft_target() -> None:
+    learner = TINY.init(jax.random.key(0), SPEC)
+    data, key = batch(), jax.random.key(1)
+    _, metrics = TINY.update(learner, data, key)
+    next_key, _ = jax.random.split(jax.random.clone(key))
+    next_action, next_log_prob = learner.policy(data.next_observation).sample_and_log_prob(next_key)
+    next_q = learner.target_critics(data.next_observation, next_action)
+    soft_value = np.minimum(next_q[:, 0], next_q[:, 1]) - 1.0 * next_log_prob
+    y = data.reward + 0.99 * np.where(data.terminated, 0.0, soft_value)
+    q = learner.critics(data.observation, data.action)
+    loss = ((q[:, 0] - y) ** 2).mean() + ((q[:, 1] - y) ** 2).mean()
+    assert metrics["loss/value"] == pytest.approx(float(loss), rel=1e-5)
+    assert metrics["value/mean"] == pytest.approx(float(q.mean()), rel=1e-5)
+
+
+def test_the_targets_follow_slowly() -> None:
+    algorithm = dataclasses.replace(TINY, tau=0.1)
+    learner = algorithm.init(jax.random.key(0), SPEC)
+    after, _ = algorithm.update(learner, batch(), jax.random.key(1))
+    for old, new, target in zip(
+        *map(jax.tree.leaves, (learner.target_critics, after.critics, after.target_critics)), strict=True
+    ):
+        np.testing.assert_allclose(target, 0.9 * old + 0.1 * new, atol=1e-6)
+
+
+@pytest.mark.parametrize(("target_entropy", "direction"), [(-100.0, -1), (100.0, 1)])
+def test_the_temperature_falls_while_the_entropy_is_above_its_target(target_entropy: float, direction: int) -> None:
+    algorithm = dataclasses.replace(TINY, target_entropy=target_entropy)
+    learner = algorithm.init(jax.random.key(0), SPEC)
+    after, _ = algorithm.update(learner, batch(), jax.random.key(1))
+    assert np.sign(after.log_temperature - learner.log_temperature) == direction
+
+
+def test_the_target_entropy_is_minus_the_number_of_actions() -> None:
+    """With the entropy's estimate between the two candidates, only -2 makes the temperature fall."""
+    learner = TINY.init(jax.random.key(0), SPEC)
+    _, metrics = TINY.update(learner, batch(), jax.random.key(1))
+    entropy = float(metrics["policy/entropy"])
+    default, _ = TINY.update(learner, batch(), jax.random.key(1))
+    explicit, _ = dataclasses.replace(TINY, target_entropy=-2.0).update(learner, batch(), jax.random.key(1))
+    assert entropy > -2.0
+    assert default.log_temperature == explicit.log_temperature < learner.log_temperature
+
+
+def test_a_fixed_temperature_stays() -> None:
+    algorithm = dataclasses.replace(TINY, temperature=0.3, learn_temperature=False)
+    learner = algorithm.init(jax.random.key(0), SPEC)
+    after, metrics = algorithm.update(learner, batch(), jax.random.key(1))
+    assert metrics["policy/temperature"] == pytest.approx(0.3)
+    assert after.log_temperature == learner.log_temperature
+
+
+def test_the_first_actions_are_uniform_and_nothing_is_learned_yet() -> None:
+    learner = TINY.init(jax.random.key(0), SPEC)
+    observation = jnp.zeros((4000, 3))
+    first, _, _ = TINY.act(TINY.behavior(learner), (), observation, jax.random.key(1), True)
+    np.testing.assert_allclose(np.histogram(first, 4, (-1, 1))[0] / first.size, 0.25, atol=0.02)
+    later = learner._replace(progress=dataclasses.replace(learner.progress, steps=jnp.int32(100)))
+    drawn, _, _ = TINY.act(TINY.behavior(later), (), observation, jax.random.key(1), True)
+    share = np.histogram(drawn, 4, (-1, 1))[0][0] / drawn.size
+    assert share == pytest.approx(0.29, abs=0.02)  # P(tanh(x) < -1/2) of a standard normal x: the first policy
+
+
+def test_critics_of_the_action_are_differentiated_through_the_sample() -> None:
+    """The policy's step raises min Q - alpha log pi on the very samples it was made from."""
+    algorithm = dataclasses.replace(TINY, learning_rate=1e-4, learn_temperature=False, temperature=0.1)
+    learner = algorithm.init(jax.random.key(0), SPEC)
+    data = batch()
+    after, metrics = algorithm.update(learner, data, jax.random.key(1))
+    _, action_key = jax.random.split(jax.random.key(1))
+    action, log_prob = after.policy(data.observation).sample_and_log_prob(action_key)
+    loss = (0.1 * log_prob - after.critics(data.observation, action).min(-1)).mean()
+    assert loss < metrics["loss/policy"]
