@@ -54,8 +54,8 @@ def test_it_finds_the_values_of_dynamic_programming() -> None:
     for _ in range(200):
         q = (transition * (reward + gamma * q.max(-1))).sum(-1)
     env = FiniteMDP.from_dense(transition, reward, np.ones(6) / 6, max_steps=20)
-    algorithm = QLearning(learning_rate=Linear(0.2, 0.0), discount=gamma, num_steps=16, epsilon=1.0)
+    algorithm = QLearning(learning_rate=Linear(0.05, 0.0), discount=gamma, num_steps=16, epsilon=1.0)
     collector = ScanCollector(env, 16)
     state = training.init(algorithm, collector, jax.random.key(0), 2_000_000)
     *_, chunk = training.train(algorithm, collector, state, 2_000_000)
-    np.testing.assert_allclose(chunk.state.learner.q, q, atol=0.05)
+    np.testing.assert_allclose(chunk.state.learner.q, q, atol=0.1)  # five standard errors
