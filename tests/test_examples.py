@@ -16,6 +16,7 @@ def python_blocks(path):
     return re.findall(r"^```python\n(.*?)^```", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_my_algorithm_learns(tmp_path):
     example = runpy.run_path(str(ROOT / "examples/my_algorithm.py"))
     run = pa.train(
