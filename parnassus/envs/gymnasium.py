@@ -166,13 +166,17 @@ def in_single_precision(space: gymnasium.Space) -> gymnasium.Space:
 
 
 class _Lean(gymnasium.Wrapper):
-    """Drops `info` (nothing reads it, and joining N dicts costs more than CartPole) and saves the last observation."""
+    """Drops `info` (nothing reads it, and joining N dicts costs more than CartPole) and saves the last observation.
+
+    Discrete actions are passed as plain ints: Gymnasium checks those ten times as fast as NumPy's.
+    """
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict]:
         observation, _ = self.env.reset(**kwargs)
         return observation, {}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict]:
+        action = int(action) if isinstance(action, np.integer) else action
         observation, reward, terminated, truncated, _ = self.env.step(action)
         if terminated or truncated:
             observation = deepcopy(observation)  # the reset that follows may write into the same array
