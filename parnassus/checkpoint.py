@@ -82,8 +82,8 @@ def _fill(template: Tree, tensors: dict[str, np.ndarray], path: Path) -> Tree:
     expected = _named_leaves(template)
     for name in [*expected, *tensors]:
         if name not in tensors or name not in expected:
-            where = "is missing" if name not in tensors else "is not part of this algorithm"
-            raise BadInput(f"checkpoint {path} is of another algorithm or network: {name} {where}")
+            where = "is missing" if name not in tensors else "is not part of this one"
+            raise BadInput(f"checkpoint {path} is of another algorithm, network or environment: {name} {where}")
     leaves = []
     for name, leaf in expected.items():
         array, is_key = tensors[name], _is_key(leaf)

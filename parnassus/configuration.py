@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from parnassus.presets import PARTS, algorithm_class, part_class, suggest
+from parnassus.presets import ALGORITHMS, PARTS, algorithm_class, part_class, suggest
 from parnassus.types import Algorithm, BadInput
 
 FORMAT = 1  # raise it when the meaning of config.json changes
@@ -101,6 +101,9 @@ def read(directory: Path) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if not isinstance(config.get(name), kind) or (kind is int and isinstance(config[name], bool)):
             raise BadInput(f"{path} is broken: {name} is {config.get(name)!r}, not {_kind_name(kind)}")
+    seeds = config.get("seeds", [0])  # they name directories
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise BadInput(f"{path} is broken: seeds is {seeds!r}, not a list of int")
     return config
 
 
@@ -147,7 +150,12 @@ def encode_fields(config: Any) -> dict[str, Any]:
 
 def decode_algorithm(config: dict[str, Any]) -> Algorithm:
     """The algorithm of a config.json. Raises BadInput if it cannot be rebuilt from there."""
-    return _build(algorithm_class(config["algorithm"]), config["hyperparameters"], config["algorithm"])
+    name = config["algorithm"]
+    if name not in ALGORITHMS:
+        raise BadInput(
+            f"config.json cannot rebuild the algorithm {name}, which is none of ours: pass algorithm= in Python"
+        )
+    return _build(algorithm_class(name), config["hyperparameters"], name)
 
 
 def is_opaque(value: Any) -> bool:

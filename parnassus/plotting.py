@@ -45,10 +45,10 @@ def plot(directories: Sequence[str | Path], output: str | Path | None = None) ->
     Runs of the same algorithm on the same environment are seeds of one curve; a directory of several seeds stands for
     all of them. Raises BadInput if a directory is no run, if a run has no finished episode, or without matplotlib.
     """
-    curves = read_curves([Path(directory) for directory in directories])
     path = Path(output) if output is not None else Path(directories[0]) / "curve.png"
     if path.suffix.lower() != ".png":
         raise BadInput(f"the picture is a PNG, so its name must end in .png, not {path.name!r}")
+    curves = read_curves([Path(directory) for directory in directories])
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

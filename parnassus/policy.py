@@ -53,10 +53,13 @@ def _batch(space: gymnasium.Space, observation: Tree) -> tuple[Tree, bool]:
     """The observation with a batch dimension and in 32 bits, and whether it had none."""
     template = zeros(space)
     try:
-        pairs = jax.tree.map(lambda like, x: (like, np.asarray(x)), template, observation)
-    except ValueError as error:
-        raise BadInput(f"an observation of {space} is expected, not {type(observation).__name__}") from error
-    flat = jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple) and len(x) == 2)
+        parts = jax.tree.structure(template).flatten_up_to(observation)
+        flat = [(like, np.asarray(x)) for like, x in zip(jax.tree.leaves(template), parts, strict=True)]
+        is_number = all(x.dtype.kind in "biuf" for _, x in flat)
+    except ValueError:  # another structure, or rows of unequal length
+        is_number = False
+    if not is_number:
+        raise BadInput(f"an observation of {space} is expected, not {type(observation).__name__} {observation!r}")
     batched = {x.ndim - like.ndim for like, x in flat}
     if batched not in ({0}, {1}) or any(x.shape[x.ndim - like.ndim :] != like.shape for like, x in flat):
         raise BadInput(

@@ -1,0 +1,113 @@
+"""Dataclasses as options: every field can be said, and what cannot is refused in one sentence."""
+
+import pytest
+
+from parnassus.algorithms.ppo import PPO, Clip
+from parnassus.algorithms.q_learning import QLearning
+from parnassus.algorithms.reinforce import REINFORCE
+from parnassus.algorithms.sac import SAC
+from parnassus.options import flatten, parse, rebuild
+from parnassus.schedules import Linear
+from parnassus.types import BadInput
+
+
+def read(text, algorithm=None, positional=0):
+    algorithm = algorithm or PPO()
+    options = flatten(algorithm)
+    rest, values = parse("parnassus train ppo", options, text.split(), positional)
+    algorithm = rebuild(algorithm, {option.path: values[option.name] for option in options})
+    return (rest, algorithm) if positional else algorithm
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        PPO(),
+        PPO(learning_rate=Linear(1e-3, 0.0, 0.5), objective=Clip(Linear(0.2)), hidden_sizes=()),
+        SAC(target_entropy=-3.0),
+        REINFORCE(),
+        QLearning(),
+    ],
+)
+def test_no_options_change_nothing(algorithm):
+    assert read("", algorithm) == algorithm
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("--num-steps 2_048", PPO(num_steps=2048)),
+        ("--num_steps=1e3", PPO(num_steps=1000)),
+        ("--learning-rate 1e-4", PPO(learning_rate=1e-4)),
+        ("--learning-rate 1", PPO(learning_rate=1.0)),
+        ("--learning-rate linear:3e-4:0", PPO(learning_rate=Linear(3e-4, 0.0))),
+        ("--learning-rate Linear:3e-4:1e-5:0.5", PPO(learning_rate=Linear(3e-4, 1e-5, 0.5))),
+        ("--clip-range 0.1", PPO(objective=Clip(0.1))),
+        ("--clip-range linear:0.2:0", PPO(objective=Clip(Linear(0.2, 0.0)))),
+        ("--hidden-sizes 64", PPO(hidden_sizes=(64,))),
+        ("--hidden-sizes 256,128", PPO(hidden_sizes=(256, 128))),
+        ("--activation relu --no-normalize-advantages", PPO(activation="relu", normalize_advantages=False)),
+        ("--normalize-observations", PPO(normalize_observations=True)),
+        ("--initial-log-std -1.5", PPO(initial_log_std=-1.5)),
+        ("--initial-log-std=-1", PPO(initial_log_std=-1.0)),
+    ],
+)
+def test_values(text, expected):
+    assert read(text) == expected
+
+
+def test_none_and_back():
+    assert read("--target-entropy -2", SAC()) == SAC(target_entropy=-2.0)
+    assert read("--target-entropy none", SAC(target_entropy=-2.0)) == SAC()
+
+
+def test_arguments_without_a_name_may_stand_anywhere():
+    rest, algorithm = read("one --num-steps 8 two", positional=2)
+    assert rest == ["one", "two"] and algorithm == PPO(num_steps=8)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("--clip-rnage 0.1", r"unknown option --clip-rnage; did you mean --clip-range\?"),
+        ("--clip-rnage=0.1", r"unknown option --clip-rnage; did you mean --clip-range\?"),
+        ("--zzz 0.1", "unknown option --zzz; see parnassus train ppo --help"),
+        ("--network MLP", "unknown option --network"),
+        ("--num-steps many", "--num-steps must be a whole number, not 'many'"),
+        ("--num-steps 2.5", "--num-steps must be a whole number, not '2.5'"),
+        ("--discount high", "--discount must be a number, not 'high'"),
+        ("--learning-rate linear:1", None),
+        ("--learning-rate linear", "--learning-rate must be a number or linear:START:END:FRACTION, not 'linear'"),
+        ("--learning-rate linear:a:b", "not 'linear:a:b'"),
+        ("--learning-rate linear:1:2:3:4", "not 'linear:1:2:3:4'"),
+        ("--hidden-sizes 64,big", "--hidden-sizes must be whole numbers such as 64,64, not '64,big'"),
+        ("--activation sigmoid", "--activation must be one of tanh, relu, elu, gelu, swish, not 'sigmoid'"),
+        ("--num-steps", "--num-steps needs a value: a whole number"),
+        ("--num-steps --discount 0.9", "--num-steps needs a value: a whole number"),
+        ("--normalize-rewards=yes", "--normalize-rewards takes no value"),
+        ("--discount 0.9 extra", "unexpected argument 'extra'"),
+    ],
+)
+def test_what_is_refused(text, message, capfd):
+    if message is None:
+        assert read(text) == PPO(learning_rate=Linear(1.0))
+        return
+    with pytest.raises(BadInput, match=message):
+        read(text)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_help_says_names_defaults_and_comments(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as leaving:
+        read("--help", PPO(num_steps=77))
+    assert leaving.value.code == 0
+    said = capsys.readouterr().out
+    for words in (
+        "--num-steps INT",
+        "T: steps in each environment per iteration (default: 77)",
+        "--clip-range",
+        "epsilon",
+    ):
+        assert words in said
+    assert "FLOAT|linear:START:END:FRACTION" in said and "--network" not in said

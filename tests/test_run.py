@@ -1,0 +1,445 @@
+"""Runs: what is in the directory, resuming to the bit, several seeds, what goes wrong and what is kept then."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import parnassus as pa
+from parnassus import checkpoint
+from parnassus.algorithms.q_learning import QLearning
+from parnassus.algorithms.reinforce import REINFORCE
+from parnassus.algorithms.sac import SAC
+from parnassus.envs.classic import CartPole
+from parnassus.networks import MLP
+from parnassus.run import load_seeds
+from parnassus.schedules import Linear
+from parnassus.tracking import read_columns
+from tests.tiny_runs import nan_at, raises_at, signals_at, tiny_ppo, tiny_run, well_behaved
+
+
+def leaves(state):
+    def to_numpy(x):
+        is_key = jax.dtypes.issubdtype(getattr(x, "dtype", np.dtype(float)), jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return {jax.tree_util.keystr(path): to_numpy(x) for path, x in jax.tree.leaves_with_path(state)}
+
+
+def assert_same(a, b):
+    a, b = leaves(a), leaves(b)
+    assert a.keys() == b.keys()
+    for name, x in a.items():
+        assert x.dtype == b[name].dtype and x.tobytes() == b[name].tobytes(), name
+
+
+def numbers(directory):
+    """metrics.csv without the times."""
+    columns = read_columns(Path(directory) / "metrics.csv")
+    return {name: column.tolist() for name, column in columns.items() if not name.startswith("time/")}
+
+
+def assert_same_numbers(a, b):
+    a, b = numbers(a), numbers(b)
+    assert a.keys() == b.keys() and a["steps"]
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def checkpoints(directory):
+    return [int(path.stem) for path in sorted((Path(directory) / "checkpoints").glob("*.json"))]
+
+
+def test_the_directory_says_all(tmp_path):
+    run = tiny_run(tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["algorithm"] == "ppo" and config["hyperparameters"]["hidden_sizes"] == [4]
+    assert config["hyperparameters"]["objective"] == {"Clip": {"clip_range": 0.2}}
+    assert (config["env"], config["num_envs"], config["seed"], config["steps"]) == ("jax:CartPole-v1", 2, 0, 64)
+    assert config["chunk_iterations"] == 1 and config["exact_resume"] is True
+    assert config["versions"]["parnassus"] == pa.__version__ and config["versions"]["jax"] == jax.__version__
+    assert {"python", "jaxlib", "flax", "optax", "numpy", "gymnasium"} <= config["versions"].keys()
+    assert config["platform"] and config["command"]
+    assert run.steps == 64 and run.metrics["steps"].tolist() == [16, 32, 48, 64]
+    assert "loss/policy" in run.metrics and "time/steps_per_second" in run.metrics
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    assert checkpoints(tmp_path / "run")[-1] == 64
+
+
+def test_quiet_says_nothing(tmp_path, capfd):
+    tiny_run(tmp_path / "run", steps=16)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_not_quiet_says_how_far_it_is(tmp_path, capfd):
+    tiny_run(tmp_path / "run", quiet=False)
+    assert "64/64 steps" in capfd.readouterr().err
+
+
+def test_the_default_directory_names_algorithm_environment_and_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = pa.train(tiny_ppo(), "jax:CartPole-v1", 16, seed=3, num_envs=2, quiet=True)
+    assert run.directory == Path("runs/ppo-jax-CartPole-v1-3") and (run.directory / "config.json").exists()
+
+
+def test_a_name_takes_the_preset(tmp_path):
+    run = pa.train("q-learning", "jax:FrozenLake-v1", 8, run=tmp_path / "run", quiet=True)
+    assert run.config["num_envs"] == 8
+    assert run.algorithm.learning_rate == Linear(0.1, 0.01)
+
+
+CASES = {
+    "ppo": (lambda: tiny_ppo(learning_rate=Linear(1e-3)), "CartPole-v1"),
+    "reinforce": (lambda: REINFORCE(num_steps=8, hidden_sizes=(4,)), "CartPole-v1"),
+    "sac": (
+        lambda: SAC(num_steps=4, learning_starts=16, minibatch_size=8, replay_size=32, hidden_sizes=(4,)),
+        "Pendulum-v1",
+    ),
+    "q-learning": (lambda: QLearning(num_steps=8), "FrozenLake-v1"),
+}
+
+
+@pytest.mark.reuses_keys
+@pytest.mark.parametrize("source", ["jax:", ""], ids=["jax", "gymnasium"])
+@pytest.mark.parametrize("name", CASES)
+def test_resuming_is_exact(name, source, tmp_path):
+    """Stopped after a chunk by a target that any return reaches, and resumed: every bit of an unbroken run."""
+    make, env = CASES[name]
+    whole = tiny_run(tmp_path / "whole", source + env, algorithm=make(), chunk_steps=32, steps=128)
+    tiny_run(tmp_path / "parts", source + env, algorithm=make(), chunk_steps=32, steps=128, target_return=-np.inf)
+    before = checkpoints(tmp_path / "parts")[-1]
+    assert before < 128
+    resumed = pa.resume(tmp_path / "parts", target_return=np.inf, quiet=True)
+    assert_same(whole.state, resumed.state)
+    assert_same_numbers(tmp_path / "whole", tmp_path / "parts")
+    assert json.loads((tmp_path / "parts" / "config.json").read_text())["resumed"][0]["at"] == before
+
+
+@pytest.mark.slow
+@pytest.mark.reuses_keys
+def test_resuming_in_another_process_is_exact(tmp_path):
+    whole = tiny_run(tmp_path / "whole", "CartPole-v1")
+    tiny_run(tmp_path / "parts", "CartPole-v1", target_return=-np.inf)
+    main = "import sys; from parnassus.cli import main; sys.exit(main())"
+    arguments = ["resume", str(tmp_path / "parts"), "--quiet", "--target-return", "1e9"]
+    subprocess.run([sys.executable, "-W", "error", "-c", main, *arguments], check=True, timeout=120)
+    assert_same(whole.state, pa.load(tmp_path / "parts").state)
+
+
+def test_load_gives_what_train_gave(tmp_path):
+    trained = tiny_run(tmp_path / "run", "CartPole-v1")
+    loaded = pa.load(tmp_path / "run")
+    assert loaded.steps == trained.steps and loaded.algorithm == trained.algorithm and loaded.env == "CartPole-v1"
+    assert_same(trained.state, loaded.state)
+    assert trained.evaluate(3).returns.tolist() == loaded.evaluate(3).returns.tolist()
+
+
+def test_evaluations_are_kept(tmp_path):
+    run = tiny_run(tmp_path / "run", steps=16)
+    first, second = run.evaluate(episodes=3), run.evaluate(episodes=4, seed=1)
+    header, *rows = (tmp_path / "run" / "evaluations.csv").read_text().splitlines()
+    assert header == "steps,episodes,seed,return,low,high,length"
+    assert [float(row.split(",")[3]) for row in rows] == [first.mean, second.mean]
+    assert rows[1].startswith("16,4,1,")
+
+
+def test_more_steps_are_planned_by_the_schedule(tmp_path):
+    tiny_run(tmp_path / "run", algorithm=tiny_ppo(learning_rate=Linear(1e-3)))
+    with pytest.raises(pa.BadInput, match=r"nothing is left to do in .*run: it has taken 64 steps and 64 are planned"):
+        pa.resume(tmp_path / "run")
+    longer = pa.resume(tmp_path / "run", steps=128, quiet=True)
+    assert longer.steps == 128 and int(longer.state.learner.progress.planned) == 128
+    assert pa.load(tmp_path / "run").config["steps"] == 128
+    assert longer.metrics["steps"].tolist() == list(range(16, 129, 16))
+
+
+def test_stops_at_the_target(tmp_path):
+    run = tiny_run(tmp_path / "run", "CartPole-v1", steps=10_000, target_return=1.0)
+    assert run.steps < 10_000 and run.metrics["episode/return"][-1] >= 1.0
+    with pytest.raises(pa.BadInput, match="nothing is left to do in .* it reached its target return 1 at step"):
+        pa.resume(tmp_path / "run")
+
+
+def test_an_environment_object_and_a_function(tmp_path):
+    for name, env in (("object", CartPole(max_steps=7)), ("function", well_behaved)):
+        run = tiny_run(tmp_path / name, env)
+        assert run.evaluate(2).lengths.max() <= 7
+        with pytest.raises(pa.BadInput, match=r"config.json cannot rebuild the environment .*: pass env= in Python"):
+            pa.load(tmp_path / name)
+        assert_same(pa.load(tmp_path / name, env=env).state, run.state)
+
+
+class Doubled(nn.Module):
+    """A network that no config.json can name."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(4)(2.0 * x)
+
+
+def test_a_network_of_ones_own(tmp_path):
+    algorithm = tiny_ppo(network=Doubled())
+    run = tiny_run(tmp_path / "run", algorithm=algorithm)
+    with pytest.raises(pa.BadInput, match=r"cannot rebuild ppo.network = Doubled\(.*: pass algorithm= in Python"):
+        pa.load(tmp_path / "run")
+    assert_same(pa.load(tmp_path / "run", algorithm).state, run.state)
+    resumed = pa.resume(tmp_path / "run", 128, algorithm=algorithm, quiet=True)
+    assert resumed.steps == 128
+
+
+@pa.pytree
+class Mine(QLearning):
+    """An algorithm that no config.json can name."""
+
+
+def test_an_algorithm_of_ones_own(tmp_path):
+    run = tiny_run(tmp_path / "run", "jax:FrozenLake-v1", algorithm=Mine(num_steps=8, learning_rate=0.2))
+    with pytest.raises(pa.BadInput, match=r"cannot rebuild the algorithm Mine, .*: pass algorithm= in Python"):
+        pa.load(tmp_path / "run")
+    assert_same(pa.load(tmp_path / "run", Mine(num_steps=8)).state, run.state)
+
+
+@pytest.mark.reuses_keys
+def test_seeds_are_runs(tmp_path):
+    runs = tiny_run(tmp_path / "runs", seeds=[2, 5])
+    assert len(runs) == 2 and runs.steps == 64
+    single = tiny_run(tmp_path / "single", seed=5)
+    alone = pa.load(tmp_path / "runs" / "seed-5")
+    assert alone.config["seed"] == 5 and "seeds" not in alone.config
+    assert_same(alone.state, runs[1].state)
+    for name, x in leaves(single.state).items():
+        np.testing.assert_allclose(leaves(alone.state)[name], x, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert alone.evaluate(2).returns.tolist() == runs[1].evaluate(2).returns.tolist()
+    assert runs.metrics["steps"].tolist() == [16, 32, 48, 64]
+    assert {"episode/return", "episode/return/low", "episode/return/high"} <= runs.metrics.keys()
+    assert len(runs.evaluate(2)) == 2
+    with pytest.raises(pa.BadInput, match="holds 2 seeds: load one of them, such as .*seed-2"):
+        pa.load(tmp_path / "runs")
+
+
+@pytest.mark.reuses_keys
+def test_seeds_resume_together_and_alone(tmp_path):
+    whole = tiny_run(tmp_path / "whole", seeds=range(2))
+    tiny_run(tmp_path / "parts", seeds=range(2), steps=32)
+    resumed = pa.resume(tmp_path / "parts", 64, quiet=True)
+    for i in range(2):
+        assert_same(whole[i].state, resumed[i].state)
+        assert_same_numbers(tmp_path / "whole" / f"seed-{i}", tmp_path / "parts" / f"seed-{i}")
+    assert load_seeds(tmp_path / "parts").steps == 64
+    assert pa.resume(tmp_path / "parts" / "seed-1", 128, quiet=True).steps == 128
+    with pytest.raises(pa.BadInput, match="the seeds are at different steps, one of them at 64: resume each alone"):
+        pa.resume(tmp_path / "parts", 256)
+
+
+@pytest.mark.reuses_keys
+def test_seeds_that_were_killed_between_two_checkpoints_go_on_together(tmp_path):
+    runs = tiny_run(tmp_path / "runs", seeds=range(2))
+    for path in (tmp_path / "runs" / "seed-1" / "checkpoints").glob("000000000064.*"):
+        path.unlink()
+    step = checkpoints(tmp_path / "runs" / "seed-1")[-1]
+    assert step < 64 and step in checkpoints(tmp_path / "runs" / "seed-0")
+    resumed = pa.resume(tmp_path / "runs", quiet=True)
+    assert_same(resumed[0].state, runs[0].state)
+    assert read_columns(tmp_path / "runs" / "seed-0" / "metrics.csv")["steps"].tolist() == [16, 32, 48, 64]
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "manifest cut", "arrays missing"])
+def test_a_broken_checkpoint_is_passed_over(damage, tmp_path, capfd):
+    whole = tiny_run(tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "000000000064.safetensors"
+    content = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "bit flipped":
+        content[-3] ^= 1
+        newest.write_bytes(content)
+    elif damage == "manifest cut":
+        manifest = newest.with_suffix(".json")
+        manifest.write_text(manifest.read_text()[:40])
+    else:
+        newest.unlink()
+    before = checkpoints(tmp_path / "run")[0]
+    resumed = pa.resume(tmp_path / "run", quiet=True)
+    said = capfd.readouterr().err
+    assert "checkpoint 000000000064 is broken" in said
+    assert f"using the last good checkpoint instead, of step {before}" in said
+    assert_same(whole.state, resumed.state)
+    assert resumed.metrics["steps"].tolist() == [16, 32, 48, 64]
+
+
+def test_a_killed_run_leaves_no_doubled_rows(tmp_path):
+    """Rows are written at each chunk, checkpoints more rarely: those beyond the checkpoint are written again."""
+    whole = tiny_run(tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("000000000064.*"):
+        path.unlink()
+    with open(tmp_path / "run" / "metrics.csv", "a") as file:
+        file.write("80,0.1,")  # killed while it wrote
+    assert_same(pa.resume(tmp_path / "run", quiet=True).state, whole.state)
+    assert numbers(tmp_path / "run")["steps"] == [16, 32, 48, 64]
+
+
+def test_an_environment_that_raises(tmp_path):
+    """One environment, its step 1,000: what and where, and the checkpoint to go on from."""
+    with pytest.raises(pa.TrainingFailed) as failure:
+        tiny_run(tmp_path / "run", raises_at(1000), num_envs=1, steps=2000, algorithm=tiny_ppo(minibatch_size=8))
+    kept = checkpoints(tmp_path / "run")[-1]
+    assert 0 < kept < 1000
+    assert str(failure.value) == (
+        "the environment raised RuntimeError: the gripper is stuck (at environment step 1,000); "
+        f"the last good checkpoint, of step {kept:,}, is kept: parnassus resume {tmp_path / 'run'}"
+    )
+    assert isinstance(failure.value.__cause__, RuntimeError)
+    assert read_columns(tmp_path / "run" / "metrics.csv")["steps"][-1] == 992
+    mended = pa.resume(tmp_path / "run", env=well_behaved, quiet=True)
+    assert mended.steps == 2000
+
+
+def test_a_reward_that_is_not_finite(tmp_path):
+    with pytest.raises(pa.TrainingFailed) as failure:
+        tiny_run(tmp_path / "run", nan_at(100), num_envs=1, steps=200, algorithm=tiny_ppo(minibatch_size=8))
+    assert str(failure.value).startswith(
+        "reward is not finite (NaN or infinite) in iteration 13, environment steps 97 to 104; "
+        "the last good checkpoint, of step "
+    )
+    assert 0 < checkpoints(tmp_path / "run")[-1] <= 96
+    assert pa.load(tmp_path / "run", env=well_behaved).evaluate(2).returns.tolist() == [5.0, 5.0]
+
+
+def test_a_learning_rate_that_explodes(tmp_path):
+    tiny_run(tmp_path / "run")
+    with pytest.raises(pa.TrainingFailed, match=r"not finite .* the last good checkpoint, of step 64, is kept"):
+        pa.resume(tmp_path / "run", 10_000, algorithm=tiny_ppo(learning_rate=1e30), quiet=True)
+    assert checkpoints(tmp_path / "run")[-1] == 64
+    with pytest.raises(pa.TrainingFailed, match="not finite .* that is before the first checkpoint in "):
+        tiny_run(tmp_path / "new", algorithm=tiny_ppo(learning_rate=1e30), chunk_steps=160, steps=160)
+    assert checkpoints(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_finishes_the_chunk_and_saves(number, error, tmp_path, capfd):
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    algorithm = tiny_ppo(minibatch_size=8)
+    with pytest.raises(error) as stopped:
+        tiny_run(tmp_path / "run", signals_at(20, number), num_envs=1, steps=64, algorithm=algorithm)
+    if error is SystemExit:
+        assert stopped.value.code == 128 + number
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert checkpoints(tmp_path / "run")[-1] == 32  # chunks of 16, of which it was in the second
+    assert f"stopped at step 32; go on with: parnassus resume {tmp_path / 'run'}" in capfd.readouterr().err
+    resumed = pa.resume(tmp_path / "run", env=well_behaved, quiet=True)
+    whole = tiny_run(tmp_path / "whole", well_behaved, num_envs=1, steps=64, algorithm=algorithm)
+    assert_same(resumed.state, whole.state)
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    env = signals_at(20, signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_run(tmp_path / "run", env, num_envs=1, steps=64, algorithm=tiny_ppo(minibatch_size=8))
+    assert checkpoints(tmp_path / "run") == [16]
+
+
+# Bad input.
+
+
+@pytest.mark.wrong_types
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"steps": -5}, "steps must be a whole number of at least 1, not -5"),
+        ({"steps": 1e3}, "steps must be a whole number of at least 1, not 1000.0"),
+        ({"steps": 2**31}, r"steps must be below 2\^31"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"seeds": []}, "seeds must be one or more different numbers"),
+        ({"seeds": [1, 1]}, "seeds must be one or more different numbers"),
+        ({"num_envs": 0}, "num_envs must be a whole number of at least 1, not 0"),
+        ({"chunk_steps": 0}, "chunk_steps must be a whole number of at least 1, not 0"),
+        ({"target_return": float("nan")}, "target_return must be a number"),
+        ({"algorithm": "ppoo"}, "unknown algorithm 'ppoo'; did you mean ppo"),
+        ({"algorithm": pa.PPO}, r"an algorithm is a name or an object such as PPO\(\)"),
+        ({"algorithm": tiny_ppo(num_steps=0)}, "num_steps must be at least 1, not 0"),
+        ({"algorithm": tiny_ppo(minibatch_size=7)}, "minibatch_size=7 must divide"),
+        ({"algorithm": SAC()}, r"SAC needs a continuous \(Box\) action space"),
+        ({"env": "CartPole-v1", "seeds": range(2)}, "several seeds in one program need a JAX environment"),
+        ({"env": "jax:CartPol-v1"}, "unknown environment 'jax:CartPol-v1'; did you mean CartPole-v1"),
+        ({"asynchronous": True}, "asynchronous=True is for Gymnasium environments"),
+        ({"env_options": {"colour": 1}}, "jax:CartPole-v1 does not know an option of"),
+    ],
+)
+def test_bad_input_leaves_no_directory(options, message, tmp_path):
+    algorithm, env = options.pop("algorithm", tiny_ppo()), options.pop("env", "jax:CartPole-v1")
+    options = {"steps": 16, "num_envs": 2, "quiet": True, "run": tmp_path / "run", **options}
+    with pytest.raises(pa.BadInput, match=message):
+        pa.train(algorithm, env, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_directory_is_left_alone(tmp_path):
+    tiny_run(tmp_path / "run")
+    with pytest.raises(
+        pa.BadInput, match=r"already holds a run of ppo on jax:CartPole-v1: go on with `parnassus resume"
+    ):
+        tiny_run(tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("\\section{}")
+    with pytest.raises(pa.BadInput, match="mine exists and is no run directory; choose another"):
+        tiny_run(tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_directories_that_are_no_runs(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(pa.BadInput, match="there is no run directory"):
+        pa.load(tmp_path / "nothing")
+    with pytest.raises(pa.BadInput, match="empty is not a run directory: it is empty"):
+        pa.resume(tmp_path / "empty")
+    tiny_run(tmp_path / "run", steps=16)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(pa.BadInput, match="checkpoints holds no checkpoint"):
+        pa.load(tmp_path / "run")
+    with pytest.raises(pa.BadInput, match="without a checkpoint: delete it, or choose another"):
+        tiny_run(tmp_path / "run")
+
+
+def test_another_algorithm_or_other_shapes(tmp_path):
+    tiny_run(tmp_path / "run", steps=16)
+    with pytest.raises(pa.BadInput, match="is a run of ppo, not of reinforce"):
+        pa.load(tmp_path / "run", REINFORCE())
+    with pytest.raises(pa.BadInput, match=r"does not fit: learner/.* is float32\[.*\] there, but float32\[.*\] here"):
+        pa.load(tmp_path / "run", tiny_ppo(hidden_sizes=(5,)))
+    with pytest.raises(pa.BadInput, match="is of another algorithm, network or environment: learner/"):
+        pa.load(tmp_path / "run", tiny_ppo(network=MLP((4, 4))))
+    with pytest.raises(pa.BadInput, match="is of another algorithm, network or environment: actor/state/"):
+        pa.load(tmp_path / "run", env="jax:FrozenLake-v1")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["algorithm"], config["hyperparameters"] = "reinforce", {"hidden_sizes": [4]}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(pa.BadInput, match="is of another algorithm, network or environment"):
+        pa.resume(tmp_path / "run", 64)
+
+
+def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    """Checkpoints that take as long as everything else: after the first, only the last is written."""
+    import time
+
+    save, saved = checkpoint.save, []
+
+    def slow_save(directory, tree, steps):
+        saved.append(steps)
+        time.sleep(0.5)
+        return save(directory, tree, steps)
+
+    tiny_run(tmp_path / "warm", steps=32)
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    tiny_run(tmp_path / "run", steps=96)
+    assert saved == [16, 96]
