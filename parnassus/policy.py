@@ -53,7 +53,7 @@ def _batch(space: gymnasium.Space, observation: Tree) -> tuple[Tree, bool]:
     """The observation with a batch dimension and in 32 bits, and whether it had none."""
     template = zeros(space)
     try:
-        parts = jax.tree.structure(template).flatten_up_to(observation)
+        parts = jax.tree.structure(template).flatten_up_to(observation)  # type: ignore[attr-defined]
         flat = [(like, np.asarray(x)) for like, x in zip(jax.tree.leaves(template), parts, strict=True)]
         is_number = all(x.dtype.kind in "biuf" for _, x in flat)
     except ValueError:  # another structure, or rows of unequal length

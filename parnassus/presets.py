@@ -88,11 +88,11 @@ def part_class(name: str) -> type[Any]:
 
 def algorithm_name(algorithm: Algorithm) -> str:
     """The name of the command line, or that of the class (and its module, if need be) where it is none of ours."""
-    for name, (module, cls) in ALGORITHMS.items():
-        if type(algorithm).__module__ == module and type(algorithm).__name__ == cls:
+    kind = type(algorithm)
+    for name, home in ALGORITHMS.items():
+        if (kind.__module__, kind.__name__) == home:
             return name
-    cls = type(algorithm)
-    return cls.__name__ if cls.__name__.lower() not in ALGORITHMS else f"{cls.__module__}.{cls.__qualname__}"
+    return kind.__name__ if kind.__name__.lower() not in ALGORITHMS else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def default_num_envs(algorithm: Algorithm | type) -> int:

@@ -142,7 +142,8 @@ def test_configure(cache, tmp_path):
         "from parnassus.configuration import configure\n"
         f"assert jax.config.jax_compilation_cache_dir == {str(tmp_path / cache) if cache else None!r}\n"
         "configure(several_seeds=True)\n"
-        "print(jax.config.jax_compilation_cache_dir, jax.config.values['jax_cpu_enable_async_dispatch'], jax.device_count())\n"
+        "values = jax.config.values\n"
+        "print(jax.config.jax_compilation_cache_dir, values['jax_cpu_enable_async_dispatch'], jax.device_count())\n"
         "configure(several_seeds=True)\n"
     )
     process = subprocess.run(

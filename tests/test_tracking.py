@@ -60,7 +60,7 @@ def test_no_file_and_no_rows(tmp_path):
 
 
 def events(directory):
-    """(tag, value, step) of every scalar. A record is its length (8 bytes), a checksum (4), the event, a checksum (4)."""
+    """(tag, value, step) of every scalar. A record: its length (8 bytes), a checksum (4), the event, a checksum (4)."""
     found = []
     for path in sorted(directory.glob("events.out.tfevents.*")):
         content, at = path.read_bytes(), 0
