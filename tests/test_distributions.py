@@ -261,7 +261,7 @@ def test_continuous_frequencies(kind):
         assert np.abs(samples).max() <= 1
         samples = np.arctanh(samples.astype(float))
     for i in range(2):
-        assert scipy.stats.kstest(samples[:, i], "norm", (mean[i], np.exp(log_std[i]))).pvalue > 1e-3
+        assert scipy.stats.kstest(samples[:, i], "norm", (float(mean[i]), float(np.exp(log_std[i])))).pvalue > 1e-3
     assert abs(np.corrcoef(samples.T)[0, 1]) < 0.06
 
 
