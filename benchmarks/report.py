@@ -1,4 +1,4 @@
-"""Writes benchmarks/RESULTS.md from the kept measurements: `python -m benchmarks.report`.
+"""Writes benchmarks/RESULTS.md, and the short tables of the README, from what was kept: `python -m benchmarks.report`.
 
 The tables stand between markers (<!-- speed:begin --> ... <!-- speed:end -->); the text around them is written by hand.
 """
@@ -235,13 +235,25 @@ def between_markers(page: str, name: str, content: str) -> str:
     return f"{before}{begin}\n\n{content}\n\n{end}{after}"
 
 
-def write(page: Path = RESULTS_PAGE) -> None:
-    """Bring the page up to date."""
+def readme_tables(records: Sequence[dict], folder: Path = LEARNING) -> str:
+    """The short form for the README: what was measured, without start-up, memory and conditions."""
+    latest = {record["task"]: record for record in records}
+    columns = [SPEED_HEADER.index(name) for name in ("task", "steps/s", "peer", "its steps/s", "bar", "met")]
+    columns.insert(4, SPEED_HEADER.index("ratio: median (min to max)"))
+    rows = [row for name in TASKS if name in latest for row in speed_rows(latest[name])]
+    speed = table([SPEED_HEADER[c] for c in columns], [[str(row[c]) for c in columns] for row in rows])
+    header, rule, *learned = learning_table(folder).splitlines()
+    return speed + "\n\n" + "\n".join([header, rule, *[line for line in learned if "not run yet" not in line]])
+
+
+def write(page: Path = RESULTS_PAGE, readme: Path = HERE.parent / "README.md") -> None:
+    """Bring both pages up to date."""
     text = page.read_text()
     text = between_markers(text, "speed", speed_tables(read_jsonl(SPEED)) or "Nothing measured yet.")
     text = between_markers(text, "startup", startup_table(read_jsonl(STARTUP)))
     text = between_markers(text, "learning", learning_table())
     page.write_text(text)
+    readme.write_text(between_markers(readme.read_text(), "benchmarks", readme_tables(read_jsonl(SPEED))))
 
 
 if __name__ == "__main__":
