@@ -5,6 +5,7 @@ any leading batch dimensions to features [*batch, F]; the heads below make a pol
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -104,12 +105,13 @@ class Policy(nn.Module):
     """Features -> the distribution of actions.
 
     `std` says where a Gaussian's log standard deviation comes from: "free" is a parameter of its own, the same in every
-    state (Schulman et al. 2017); "state" is a second output of the network, clipped to [-20, 2] (Haarnoja et al. 2018).
+    state (Schulman et al. 2017); "fixed" is the same, but no gradient reaches it; "state" is a second output of the
+    network, clipped to [-20, 2] (Haarnoja et al. 2018).
     """
 
     torso: nn.Module
     head: Parameterization
-    std: str = "free"
+    std: Literal["free", "fixed", "state"] = "free"
     output_scale: float = 0.01  # a nearly uniform (or centred) first policy: Andrychowicz et al. 2021, section 3.2
 
     @nn.compact
@@ -118,9 +120,10 @@ class Policy(nn.Module):
         init = nn.initializers.orthogonal(self.output_scale)
         if not self.head.needs_log_std:
             return self.head.build(nn.Dense(size, kernel_init=init)(features))
-        if self.std == "free":
+        if self.std != "state":
             mean = nn.Dense(size, kernel_init=init)(features)
-            return self.head.build(mean, self.param("log_std", nn.initializers.zeros, (size,)))
+            log_std = self.param("log_std", nn.initializers.zeros, (size,))
+            return self.head.build(mean, jax.lax.stop_gradient(log_std) if self.std == "fixed" else log_std)
         mean, log_std = jnp.split(nn.Dense(2 * size, kernel_init=init)(features), 2, axis=-1)
         return self.head.build(mean, jnp.clip(log_std, -20.0, 2.0))
 

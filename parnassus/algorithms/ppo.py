@@ -21,11 +21,19 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from parnassus.distributions import Distribution, parameterize
-from parnassus.encoding import Encoder, zeros
-from parnassus.networks import Network, Policy, Torso, Value
+from parnassus.actor_critic import (
+    Batch,
+    Behavior,
+    act,
+    create_policy,
+    create_value,
+    estimate,
+    explained_variance,
+    scale_rewards,
+)
+from parnassus.encoding import Encoder
+from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
-from parnassus.returns import generalized_advantages
 from parnassus.schedules import Linear, Progress, at
 from parnassus.types import BadInput, Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
 
@@ -60,21 +68,6 @@ class Learner(NamedTuple):
     progress: Progress
 
 
-class Behavior(NamedTuple):
-    policy: Network
-    encoder: Encoder
-
-
-class Batch(NamedTuple):
-    """What the objective reads of a transition; leaves [B, ...]."""
-
-    observation: Tree  # encoded
-    action: Tree
-    log_prob: Float[Array, "B"]  # log pi_theta_old(a_t | o_t)
-    advantage: Float[Array, "B"]
-    target: Float[Array, "B"]  # for V(o_t)
-
-
 @pytree
 class PPO:
     """Clipped PPO with the usual defaults (those of the paper's MuJoCo experiments and of Stable-Baselines3)."""
@@ -90,6 +83,7 @@ class PPO:
     value_coefficient: NonNegative = 0.5  # c1, of the value loss
     max_grad_norm: NonNegative = 0.5  # the global norm that gradients are clipped to
     initial_log_std: float = 0.0  # of a Gaussian policy, whose actions live in [-1, 1]
+    learned_std: bool = True  # of a Gaussian policy; False: it stays as it is
     normalize_advantages: bool = True  # to mean 0 and variance 1 in each minibatch
     normalize_observations: bool = False  # by running statistics, frozen within an iteration
     normalize_rewards: bool = False  # by the running standard deviation of the discounted return
@@ -108,14 +102,10 @@ class PPO:
                 f"{self.num_steps} * {spec.num_envs} = {batch_size}"
             )
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        observation = encoder(zeros(spec.observation_space, (1,)))
         torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation)
         policy_key, value_key = jax.random.split(key)
-        policy = Network.create(Policy(torso, parameterize(spec.action_space)), policy_key, observation)
-        if "log_std" in policy.params:  # set here, as data: the module is static
-            log_std = jnp.full_like(policy.params["log_std"], self.initial_log_std)
-            policy = Network({**policy.params, "log_std": log_std}, policy.module)
-        value = Network.create(Value(torso), value_key, observation)
+        policy = create_policy(policy_key, spec, encoder, torso, self.initial_log_std, self.learned_std)
+        value = create_value(value_key, spec, encoder, torso)
         rewards = RewardScaler.zeros(spec.num_envs) if self.normalize_rewards else None
         progress = Progress.start()
         return Learner(policy, value, self.optimizer(progress).init((policy, value)), encoder, rewards, progress)
@@ -130,30 +120,13 @@ class PPO:
 
     def act(self, behavior: Behavior, memory: tuple, observation: Tree, key: Key, explore: bool) -> tuple:
         """A draw from the policy, or its mode."""
-        distribution: Distribution = behavior.policy(behavior.encoder(observation))
-        if not explore:
-            return distribution.mode(), memory, {}
-        action, log_prob = distribution.sample_and_log_prob(key)
-        return action, memory, {"log_prob": log_prob}
+        action, extras = act(behavior, observation, key, explore)
+        return action, memory, extras
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """One iteration of Algorithm 1's outer loop."""
-        reward = trajectory.reward
-        if learner.rewards is not None:
-            rewards = learner.rewards.update(reward, trajectory.done, self.discount)
-            learner = learner._replace(rewards=rewards)
-            reward = rewards.scale(reward)
-
-        observation = learner.encoder(trajectory.observation)
-        value = learner.value(observation)
-        next_value = learner.value(learner.encoder(trajectory.next_observation))
-        advantage = generalized_advantages(
-            reward, value, next_value, trajectory.terminated, trajectory.truncated, self.discount, self.gae_lambda
-        )
-        target = advantage + value
-        batch = Batch(observation, trajectory.action, trajectory.extras["log_prob"], advantage, target)
-        batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-
+        reward, rewards = scale_rewards(learner, trajectory, self.discount)
+        batch = estimate(learner, trajectory, reward, self.discount, self.gae_lambda)
         optimizer = self.optimizer(learner.progress)
 
         def minibatch_step(carry: tuple, minibatch: Batch) -> tuple[tuple, None]:
@@ -164,7 +137,7 @@ class PPO:
 
         def epoch(carry: tuple, epoch_key: Key) -> tuple[tuple, None]:
             # Sorting random bits is twice as fast as `jax.random.permutation`, which sorts several times.
-            order = jnp.argsort(jax.random.bits(epoch_key, advantage.shape).ravel())
+            order = jnp.argsort(jax.random.bits(epoch_key, batch.advantage.shape))
             minibatches = jax.tree.map(lambda x: x[order].reshape(-1, self.minibatch_size, *x.shape[1:]), batch)
             if self.normalize_advantages:  # here, for all minibatches at once: fewer small kernels
                 minibatches = minibatches._replace(advantage=jax.nn.standardize(minibatches.advantage, axis=1))
@@ -175,7 +148,8 @@ class PPO:
 
         # Metrics of the new policy against the old, on the whole batch: cheaper than a mean over all minibatches.
         _, metrics = self.loss(networks, batch, learner.progress)
-        metrics["value/explained_variance"] = 1.0 - jnp.var(target - value) / (jnp.var(target) + 1e-8)
+        # Of the values that the advantages were estimated with.
+        metrics["value/explained_variance"] = explained_variance(batch.target - batch.advantage, batch.target)
         policy, value_function = networks
         return Learner(
             policy,
@@ -183,7 +157,7 @@ class PPO:
             optimizer_state,
             # Only now: the ratios above compare policies that read observations alike.
             learner.encoder.update(trajectory.observation),
-            learner.rewards,
+            rewards,
             learner.progress.advance(trajectory.reward),
         ), metrics
 

@@ -5,7 +5,7 @@
         run pi_theta for T steps in each of N environments                              (the collector)
         for each step t of each episode that ends among these steps:
             G_t <- sum_{k >= t} gamma^(k - t) r_{k+1}
-        theta <- theta + alpha mean[gamma^t (G_t - b) grad log pi_theta(a_t | o_t)]
+        theta <- theta + alpha mean[gamma^t (G_t - b) grad log pi_theta(a_t | o_t) + c grad H(pi_theta(. | o_t))]
         b <- b + beta (mean[G_t] - b)
 
 gamma^t counts from the episode's start, so this is the gradient of the discounted return from there; many
@@ -21,9 +21,9 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from parnassus.distributions import parameterize
-from parnassus.encoding import Encoder, zeros
-from parnassus.networks import Network, Policy, Torso
+from parnassus.actor_critic import Behavior, act, create_policy
+from parnassus.encoding import Encoder
+from parnassus.networks import Network, Torso
 from parnassus.returns import discounted_returns, in_finished_episode
 from parnassus.schedules import Linear, Progress, at
 from parnassus.types import Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
@@ -37,11 +37,6 @@ class Learner(NamedTuple):
     progress: Progress
 
 
-class Behavior(NamedTuple):
-    policy: Network
-    encoder: Encoder
-
-
 @pytree
 class REINFORCE:
     """REINFORCE on the steps of episodes that end inside the trajectory; T should cover several episodes."""
@@ -50,6 +45,9 @@ class REINFORCE:
     num_steps: Count = 1000  # T: steps in each environment per iteration
     discount: Fraction = 0.99  # gamma, of future rewards
     baseline_rate: Fraction = 0.0  # beta: 0 for no baseline
+    entropy_coefficient: NonNegative = 0.0  # c, of the entropy bonus; Williams and Peng 1991
+    initial_log_std: float = 0.0  # of a Gaussian policy, whose actions live in [-1, 1]
+    learned_std: bool = True  # of a Gaussian policy; False: it stays as it is
     normalize_observations: bool = False  # by running statistics
     hidden_sizes: tuple[int, ...] = (64, 64)  # () is a linear policy
     activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "tanh"  # after each hidden layer
@@ -61,8 +59,7 @@ class REINFORCE:
         """Raises BadInput for spaces without a policy here."""
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
         torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation)
-        observation = encoder(zeros(spec.observation_space, (1,)))
-        policy = Network.create(Policy(torso, parameterize(spec.action_space)), key, observation)
+        policy = create_policy(key, spec, encoder, torso, self.initial_log_std, self.learned_std)
         progress = Progress.start()
         return Learner(policy, jnp.zeros(()), self.optimizer(progress).init(policy), encoder, progress)
 
@@ -76,9 +73,8 @@ class REINFORCE:
 
     def act(self, behavior: Behavior, memory: Int[Array, "N"], observation: Tree, key: Key, explore: bool) -> tuple:
         """A draw from the policy, or its mode."""
-        distribution = behavior.policy(behavior.encoder(observation))
-        action = distribution.sample(key) if explore else distribution.mode()
-        return action, memory + 1, {"time": memory}
+        action, extras = act(behavior, observation, key, explore)
+        return action, memory + 1, {**extras, "time": memory}
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """One step along the policy gradient."""
@@ -89,11 +85,13 @@ class REINFORCE:
         weight = complete * self.discount ** trajectory.extras["time"] * (returns - learner.baseline) / num_complete
         observation = learner.encoder(trajectory.observation)
 
-        def loss(policy: Network) -> tuple[Array, Array]:
+        def loss(policy: Network) -> tuple[Array, tuple[Array, Array]]:
             distribution = policy(observation)
-            return -(weight * distribution.log_prob(trajectory.action)).sum(), distribution.entropy().mean()
+            policy_loss = -(weight * distribution.log_prob(trajectory.action)).sum()
+            entropy = distribution.entropy().mean()
+            return policy_loss - self.entropy_coefficient * entropy, (policy_loss, entropy)
 
-        (policy_loss, entropy), grads = jax.value_and_grad(loss, has_aux=True)(learner.policy)
+        grads, (policy_loss, entropy) = jax.grad(loss, has_aux=True)(learner.policy)
         updates, optimizer_state = self.optimizer(learner.progress).update(grads, learner.optimizer)
         mean_return = jnp.where(complete, returns, 0.0).sum() / num_complete
         rate = jnp.where(complete.any(), self.baseline_rate, 0.0)

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from parnassus.algorithms.reinforce import REINFORCE, Learner
-from parnassus.types import Spec, Transition
+from parnassus.types import Spec, Transition, pytree
 
 SPEC = Spec(spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3), 1)
 REWARD = np.array([1.0, 2.0, 4.0, 8.0, 16.0], np.float32)
@@ -26,18 +26,12 @@ def trajectory() -> Transition:
     return Transition(observation, action, jnp.asarray(REWARD)[:, None], observation, **flags, extras=extras)
 
 
+@pytree
 class SGD(REINFORCE):
     """Plain gradient ascent, as in the lecture."""
 
     def optimizer(self, progress: Any) -> optax.GradientTransformation:
         return optax.sgd(self.learning_rate)
-
-
-jax.tree_util.register_dataclass(
-    SGD,
-    ["learning_rate", "discount", "baseline_rate"],
-    ["num_steps", "normalize_observations", "hidden_sizes", "activation", "network"],
-)
 
 
 @pytest.mark.parametrize("baseline", [0.0, 3.0])

@@ -1,0 +1,116 @@
+"""The policies and estimates that the on-policy methods share."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from parnassus import actor_critic
+from parnassus.actor_critic import Behavior, create_policy, create_value, explained_variance
+from parnassus.encoding import Encoder
+from parnassus.networks import Network, Torso
+from parnassus.normalization import RewardScaler
+from parnassus.types import Spec, Transition
+
+BOX = spaces.Box(-1, 1, (3,), np.float32)
+
+
+class Learner(NamedTuple):
+    value: Network
+    encoder: Encoder
+    rewards: RewardScaler | None
+
+
+def a_policy(action_space: Any, sizes: tuple[int, ...] = (), learned_std: bool = True) -> Behavior:
+    encoder = Encoder.create(BOX)
+    spec = Spec(BOX, action_space, 1)
+    torso = Torso(encoder.are_images, sizes, "tanh")
+    return Behavior(create_policy(jax.random.key(0), spec, encoder, torso, -0.5, learned_std), encoder)
+
+
+@pytest.mark.parametrize("action_space", [spaces.Discrete(4), spaces.Box(-2, 2, (2,), np.float32)])
+def test_without_hidden_layers_the_policy_is_linear_in_the_observation(action_space: Any) -> None:
+    """Linear softmax and linear Gaussian: logits, or means, are an affine function of the features."""
+    policy = a_policy(action_space).policy
+    layer = jax.tree.map(np.asarray, policy.params["Dense_0"])
+    observation = jax.random.normal(jax.random.key(1), (5, 3))
+    expected = np.asarray(observation) @ layer["kernel"] + layer["bias"]
+    assert np.abs(expected).min() > 0
+    if isinstance(action_space, spaces.Box):
+        np.testing.assert_allclose(policy(observation).mode(), expected, rtol=1e-5)
+    else:
+        ours = np.stack([policy(observation).log_prob(jnp.full(5, action)) for action in range(4)], axis=1)
+        np.testing.assert_allclose(ours, jax.nn.log_softmax(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_gaussians_spread_starts_where_asked_and_may_stay_there(learned: bool) -> None:
+    policy = a_policy(spaces.Box(-2, 2, (2,), np.float32), (8,), learned).policy
+    np.testing.assert_array_equal(policy.params["log_std"], [-0.5, -0.5])
+    observation, action = jnp.ones((1, 3)), jnp.full((1, 2), 3.0)
+    grads = jax.grad(lambda p: p(observation).log_prob(action).sum())(policy)
+    assert bool((grads.params["log_std"] != 0).all()) == learned
+    assert np.abs(grads.params["Dense_0"]["bias"]).min() > 0
+
+
+def test_acting_draws_with_the_log_probability_of_the_draw_or_gives_the_mode() -> None:
+    behavior = a_policy(spaces.Discrete(4), (8,))
+    observation = jax.random.normal(jax.random.key(1), (6, 3))
+    action, extras = actor_critic.act(behavior, observation, jax.random.key(2), True)
+    distribution = behavior.policy(observation)
+    np.testing.assert_allclose(extras["log_prob"], distribution.log_prob(action), rtol=1e-6)
+    best, nothing = actor_critic.act(behavior, observation, jax.random.key(2), False)
+    np.testing.assert_array_equal(best, distribution.mode())
+    assert nothing == {}
+
+
+def trajectory(terminated: bool) -> Transition:
+    """Two steps in one environment; the first ends its episode."""
+    flags = jnp.array([[True], [False]])
+    return Transition(
+        jnp.array([[[1.0, 0, 0]], [[0, 1.0, 0]]]),
+        jnp.array([[0], [1]]),
+        jnp.array([[1.0], [2.0]]),
+        jnp.array([[[0, 0, 1.0]], [[1.0, 0, 0]]]),
+        flags if terminated else ~(flags | True),
+        ~(flags | True) if terminated else flags,
+        {"log_prob": jnp.array([[-0.1], [-0.2]])},
+    )
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_estimates_bootstrap_from_the_true_successor(terminated: bool) -> None:
+    encoder = Encoder.create(BOX)
+    value = create_value(
+        jax.random.key(0), Spec(BOX, spaces.Discrete(2), 1), encoder, Torso(encoder.are_images, (), "tanh")
+    )
+    learner = Learner(value, encoder, None)
+    given = trajectory(terminated)
+    batch = actor_critic.estimate(learner, given, given.reward, 0.5, 0.9)
+    v = lambda *o: float(value(jnp.array(o, jnp.float32)))  # noqa: E731
+    successor = 0.0 if terminated else v(0, 0, 1)
+    expected = [1.0 + 0.5 * successor - v(1, 0, 0), 2.0 + 0.5 * v(1, 0, 0) - v(0, 1, 0)]
+    np.testing.assert_allclose(batch.advantage, expected, rtol=1e-5)
+    np.testing.assert_allclose(batch.target, np.add(expected, [v(1, 0, 0), v(0, 1, 0)]), rtol=1e-5)
+    assert batch.observation.shape == (2, 3)
+    np.testing.assert_allclose(batch.log_prob, [-0.1, -0.2])
+
+
+def test_rewards_are_scaled_by_statistics_that_have_seen_them() -> None:
+    given = trajectory(True)
+    unchanged, nothing = actor_critic.scale_rewards(Learner(None, None, None), given, 0.5)  # type: ignore[arg-type]
+    assert nothing is None
+    np.testing.assert_array_equal(unchanged, given.reward)
+    learner = Learner(None, None, RewardScaler.zeros(1))  # type: ignore[arg-type]
+    scaled, scaler = actor_critic.scale_rewards(learner, given, 0.5)
+    assert scaler is not None
+    np.testing.assert_allclose(scaled, given.reward / np.std([1.0, 2.0]), rtol=1e-5)  # the returns are 1 and, anew, 2
+
+
+def test_explained_variance_is_one_for_the_target_and_zero_for_a_constant() -> None:
+    target = jnp.array([1.0, 2.0, 4.0])
+    assert explained_variance(target, target) == pytest.approx(1.0)
+    assert explained_variance(jnp.zeros(3), target) == pytest.approx(0.0, abs=1e-6)
