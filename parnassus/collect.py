@@ -1,12 +1,13 @@
 """Where experience comes from: `ScanCollector` (JAX environments, compiled) and `HostCollector` (everything else)."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from parnassus.encoding import zeros
 from parnassus.rollout import EnvActor, Episodes, env_action, reset, rollout, where
@@ -68,14 +69,28 @@ class HostActor(NamedTuple):
     episodes: Episodes
 
 
-@partial(jax.jit, static_argnames=("explore", "spec"))
-def host_act(
-    algorithm: Algorithm, behavior: Behavior, memory: Memory, observation: Tree, key: Key, explore: bool, spec: Spec
-) -> tuple[Tree, Tree, Memory, Mapping[str, Tree], Key]:
-    """One compiled call a step: (action for the environment, action as drawn, memory, extras, next key)."""
-    key, act_key = jax.random.split(key)
-    action, memory, extras = algorithm.act(behavior, memory, observation, act_key, explore)
-    return env_action(spec.action_space, action), action, memory, extras, key
+@lru_cache
+def compiled_act(spec: Spec, explore: bool) -> Callable:
+    """The one compiled call of each step: (algorithm, behavior, memory, observation, key) ->
+    (action for the environment, action as drawn, memory, extras, next key).
+
+    The key is raw, as from `jax.random.key_data`: typed keys take JAX's slow way in and out.
+    """
+
+    @jax.jit
+    def act(
+        algorithm: Algorithm, behavior: Behavior, memory: Memory, observation: Tree, key: Array
+    ) -> tuple[Tree, Tree, Memory, Mapping[str, Tree], Array]:
+        key, act_key = jax.random.split(jax.random.wrap_key_data(key))
+        action, memory, extras = algorithm.act(behavior, memory, observation, act_key, explore)
+        return env_action(spec.action_space, action), action, memory, extras, jax.random.key_data(key)
+
+    return act
+
+
+def as_numpy(tree: Tree) -> Tree:
+    """The same arrays for the host; a lone one without the time that walking through a tree takes."""
+    return np.asarray(tree) if isinstance(tree, jax.Array) else jax.tree.map(np.asarray, tree)
 
 
 class HostCollector:
@@ -119,33 +134,31 @@ class HostCollector:
         num_steps, num_envs, env = algorithm.num_steps, self.env.num_envs, self.env
         observation, memory, episodes = actor
         has_memory = bool(jax.tree.leaves(memory))
+        act, key = compiled_act(self.spec, True), jax.random.key_data(key)
         for t in range(num_steps):
-            physical, action, memory, extras, key = host_act(
-                algorithm, behavior, memory, observation, key, explore=True, spec=self.spec
-            )
+            physical, action, memory, extras, key = act(algorithm, behavior, memory, observation, key)
             try:
-                after = env.step(jax.tree.map(np.asarray, physical))
+                after = env.step(as_numpy(physical))
             except Exception as error:
                 self._live = False
                 raise EnvironmentRaised(f"the environment raised {type(error).__name__}: {error}", t) from error
-            leaves, structure = jax.tree.flatten(
-                Transition(
-                    observation,
-                    action,
-                    after.reward,  # type: ignore[arg-type]  # NumPy, on the host
-                    after.next_observation,
-                    after.terminated,  # type: ignore[arg-type]
-                    after.truncated,  # type: ignore[arg-type]
-                    extras,
-                )
+            transition = Transition(
+                observation,
+                action,
+                after.reward,  # type: ignore[arg-type]  # NumPy, on the host
+                after.next_observation,
+                after.terminated,  # type: ignore[arg-type]
+                after.truncated,  # type: ignore[arg-type]
+                extras,
             )
+            leaves = jax.tree.leaves(transition)
             if t == 0:  # rows are written where they will stay: keeping 2048 small arrays to stack costs more
+                structure = jax.tree.structure(transition)
                 buffers = [np.empty((num_steps, *leaf.shape), leaf.dtype) for leaf in leaves]
             for buffer, leaf in zip(buffers, leaves, strict=True):
                 buffer[t] = np.asarray(leaf)  # `buffer[t] = leaf` of a JAX array is five times slower
             observation = after.observation
-            done = after.terminated | after.truncated
-            if has_memory and done.any():
+            if has_memory and (done := after.terminated | after.truncated).any():
                 memory = where(done, algorithm.initial_memory(self.spec), memory)
 
         trajectory: Transition = jax.tree.unflatten(structure, buffers)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from parnassus.collect import HostCollector, host_act
+from parnassus.collect import HostCollector, as_numpy, compiled_act
 from parnassus.rollout import EnvActor, reset, rollout, where
 from parnassus.statistics import mean_interval
 from parnassus.types import Algorithm, BadInput, Behavior, Env, HostEnv, Key, Spec, TrainingFailed, Transition
@@ -102,16 +102,15 @@ def _on_host(
     collector = HostCollector(env)
     observation, memory, _ = collector.begin(algorithm, None, begin_key)
     has_memory = bool(jax.tree.leaves(memory))
+    act, key = compiled_act(collector.spec, False), jax.random.key_data(key)
     quota = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     returns: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
     running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, int)
     while any(len(returns[n]) < quota[n] for n in range(num_envs)):
-        action, _, memory, _, key = host_act(
-            algorithm, behavior, memory, observation, key, explore=False, spec=collector.spec
-        )
+        action, _, memory, _, key = act(algorithm, behavior, memory, observation, key)
         try:
-            after = env.step(jax.tree.map(np.asarray, action))
+            after = env.step(as_numpy(action))
         except Exception as error:
             raise TrainingFailed(f"the environment raised {type(error).__name__}: {error}") from error
         running_return += after.reward

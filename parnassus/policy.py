@@ -2,11 +2,10 @@
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from parnassus.collect import host_act
+from parnassus.collect import compiled_act
 from parnassus.encoding import zeros
 from parnassus.training import arrays
 from parnassus.types import Algorithm, BadInput, Behavior, Memory, Spec, Tree
@@ -21,7 +20,7 @@ class Policy:
 
     def __init__(self, algorithm: Algorithm, behavior: Behavior, spec: Spec) -> None:
         self._algorithm, self._behavior, self._spec = arrays(algorithm), behavior, spec
-        self._key = jax.random.key(0)  # only breaks ties
+        self._key = jax.random.key_data(jax.random.key(0))  # only breaks ties
         self._memory: tuple[int, Memory] | None = None
 
     def reset(self) -> None:
@@ -35,15 +34,8 @@ class Policy:
         spec = Spec(self._spec.observation_space, self._spec.action_space, size)
         if self._memory is None or self._memory[0] != size:
             self._memory = (size, self._algorithm.initial_memory(spec))
-        action, _, memory, _, _ = host_act(
-            self._algorithm,
-            self._behavior,
-            self._memory[1],
-            observation,
-            jnp.array(self._key),
-            explore=False,
-            spec=spec,
-        )
+        act = compiled_act(self._spec, False)  # of any batch size
+        action, _, memory, _, _ = act(self._algorithm, self._behavior, self._memory[1], observation, self._key)
         self._memory = (size, memory)
         action = _typed(spec.action_space, action)
         return jax.tree.map(lambda x: x[0], action) if is_single else action

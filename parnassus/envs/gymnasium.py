@@ -7,7 +7,8 @@ import pickle
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from typing import Any, SupportsFloat
@@ -15,7 +16,8 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 from gymnasium import error, spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector.utils import create_empty_array
 
 from parnassus.types import BadInput, HostStep, Tree
 
@@ -45,29 +47,93 @@ class GymnasiumEnvs:
         if num_envs < 1:
             raise BadInput(f"num_envs must be at least 1, not {num_envs}")
         self.num_envs = num_envs
-        self._asynchronous = asynchronous
-        self._context = context
-        self._factory = partial(make_one, env, **options)
-        self._envs: VectorEnv | None = self._start()
-        self.observation_space = in_single_precision(self._envs.single_observation_space)
-        self.action_space = self._envs.single_action_space
+        factory = partial(make_one, env, **options)
+        self._envs = _Workers(factory, num_envs, context) if asynchronous else _InThisProcess(factory, num_envs)
+        self.observation_space = in_single_precision(self._envs.observation_space)
+        self.action_space = self._envs.action_space
 
     def reset(self, seeds: list[int]) -> Tree:
         """Start every environment afresh, environment i from seeds[i]. Leaves [N, ...]."""
-        if self._envs is None:
-            self._envs = self._start()
+        return self._envs.reset([int(seed) for seed in seeds])
+
+    def step(self, actions: Tree) -> HostStep:
+        """One step of every environment; actions [N, ...] in the environments' own units."""
+        return self._envs.step(actions)
+
+    def close(self) -> None:
+        """Close the environments and their processes; may be called twice."""
+        self._envs.close()
+
+
+class _InThisProcess:
+    """One environment after the other. Gymnasium's SyncVectorEnv adds half of CartPole's own time in joining infos."""
+
+    def __init__(self, factory: Callable[[], gymnasium.Env], num_envs: int) -> None:
+        self.envs = [factory() for _ in range(num_envs)]
+        self.observation_space, self.action_space = self.envs[0].observation_space, self.envs[0].action_space
+        self._empty = tree_map(single, create_empty_array(self.observation_space, num_envs))
+
+    def reset(self, seeds: list[int]) -> Tree:
+        observation = tree_map(np.empty_like, self._empty)
+        for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+            put_rows(observation, i, env.reset(seed=seed)[0])
+        return observation
+
+    def step(self, actions: Tree) -> HostStep:
+        next_observation, fresh = tree_map(np.empty_like, self._empty), {}
+        rewards, terminations, truncations = [], [], []
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.tolist()  # Gymnasium checks plain ints ten times as fast as NumPy's
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            observation, reward, terminated, truncated, _ = env.step(action)
+            put_rows(next_observation, i, observation)
+            rewards.append(reward)
+            terminations.append(terminated)
+            truncations.append(truncated)
+            if terminated or truncated:
+                fresh[i] = env.reset()[0]
+        observation = next_observation
+        if fresh:
+            observation = tree_map(np.copy, next_observation)
+            for i, first in fresh.items():
+                put_rows(observation, i, first)
+        return HostStep(
+            observation,
+            next_observation,
+            np.array(rewards, np.float32),
+            np.array(terminations, bool),
+            np.array(truncations, bool),
+        )
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+        self.envs = []
+
+
+class _Workers:
+    """One process each, by Gymnasium's AsyncVectorEnv."""
+
+    def __init__(self, factory: Callable[[], gymnasium.Env], num_envs: int, context: str) -> None:
+        self._factory, self._num_envs, self._context = factory, num_envs, context
+        self.envs: VectorEnv | None = self._start()
+        self.observation_space = self.envs.single_observation_space
+        self.action_space = self.envs.single_action_space
+
+    def reset(self, seeds: list[int]) -> Tree:
+        if self.envs is None:
+            self.envs = self._start()
         try:
-            observation, _ = self._envs.reset(seed=[int(seed) for seed in seeds])  # type: ignore[arg-type]
+            observation, _ = self.envs.reset(seed=seeds)  # type: ignore[arg-type]
         except BaseException:
             self._abandon()
             raise
         return tree_map(_own, observation)
 
     def step(self, actions: Tree) -> HostStep:
-        """One step of every environment; actions [N, ...] in the environments' own units."""
-        assert self._envs is not None, "reset comes first"
+        assert self.envs is not None, "reset comes first"
         try:
-            observation, reward, terminated, truncated, info = self._envs.step(actions)
+            observation, reward, terminated, truncated, info = self.envs.step(actions)
         except BaseException:
             self._abandon()
             raise
@@ -80,36 +146,31 @@ class GymnasiumEnvs:
         return HostStep(observation, next_observation, reward.astype(np.float32), terminated, truncated)
 
     def close(self) -> None:
-        """Close the environments and their processes; may be called twice."""
-        if self._envs is not None:
-            self._envs.close()
-        self._envs = None
+        if self.envs is not None:
+            self.envs.close()
+        self.envs = None
 
     def _start(self) -> VectorEnv:
-        if not self._asynchronous:
-            return SyncVectorEnv(
-                [partial(_make_lean, self._factory)] * self.num_envs, copy=False, autoreset_mode=AutoresetMode.SAME_STEP
-            )
         if self._context == "forkserver":  # it imports JAX once, not each worker; of no effect once it runs
             multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
         factory = partial(_make_in_worker, self._factory, os.getpid())
         return AsyncVectorEnv(
-            [factory] * self.num_envs, copy=False, context=self._context, autoreset_mode=AutoresetMode.SAME_STEP
+            [factory] * self._num_envs, copy=False, context=self._context, autoreset_mode=AutoresetMode.SAME_STEP
         )
 
     def _abandon(self) -> None:
         """After an exception: stop workers whose pipes are out of step, without waiting for an answer from any."""
-        if not isinstance(self._envs, AsyncVectorEnv):
+        if not isinstance(self.envs, AsyncVectorEnv):
             return
-        for process in self._envs.processes:
+        for process in self.envs.processes:
             process.terminate()
-        for process in self._envs.processes:
+        for process in self.envs.processes:
             process.join()
-        for pipe in self._envs.parent_pipes:
+        for pipe in self.envs.parent_pipes:
             if pipe is not None:
                 pipe.close()
-        self._envs.closed = True
-        self._envs = None
+        self.envs.closed = True
+        self.envs = None
 
 
 def make_one(env: str | Callable[..., gymnasium.Env], **options: Any) -> gymnasium.Env:
@@ -165,42 +226,31 @@ def in_single_precision(space: gymnasium.Space) -> gymnasium.Space:
     return space
 
 
-class _Lean(gymnasium.Wrapper):
-    """Drops `info` (nothing reads it, and joining N dicts costs more than CartPole) and saves the last observation.
-
-    Discrete actions are passed as plain ints: Gymnasium checks those ten times as fast as NumPy's.
-    """
+class _InWorker(gymnasium.Wrapper):
+    """What a worker's environment sends home: no `info` (nothing reads it), the last observation as it was (the reset
+    that follows may write into the same array), and only exceptions that survive the way: Gymnasium would wait forever
+    for others."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict]:
-        observation, _ = self.env.reset(**kwargs)
-        return observation, {}
+        with _portable():
+            return self.env.reset(**kwargs)[0], {}
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict]:
-        action = int(action) if isinstance(action, np.integer) else action
-        observation, reward, terminated, truncated, _ = self.env.step(action)
+        with _portable():
+            observation, reward, terminated, truncated, _ = self.env.step(action)
         if terminated or truncated:
-            observation = deepcopy(observation)  # the reset that follows may write into the same array
+            observation = deepcopy(observation)
         return observation, reward, terminated, truncated, {}
 
 
-class _Portable(gymnasium.Wrapper):
-    """Lets out only exceptions that survive the way to another process: Gymnasium would wait forever for others."""
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict]:
-        try:
-            return self.env.reset(**kwargs)
-        except Exception as cause:
-            if not _is_portable(cause):
-                raise RuntimeError(f"{type(cause).__name__}: {cause}") from cause
-            raise
-
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict]:
-        try:
-            return self.env.step(action)
-        except Exception as cause:
-            if not _is_portable(cause):
-                raise RuntimeError(f"{type(cause).__name__}: {cause}") from cause
-            raise
+@contextmanager
+def _portable() -> Iterator[None]:
+    try:
+        yield
+    except Exception as cause:
+        if not _is_portable(cause):
+            raise RuntimeError(f"{type(cause).__name__}: {cause}") from cause
+        raise
 
 
 def _is_portable(error: Exception) -> bool:
@@ -212,16 +262,12 @@ def _is_portable(error: Exception) -> bool:
     return type(error).__module__ != "__mp_main__"  # what a worker calls the parent's __main__
 
 
-def _make_lean(factory: Callable[[], gymnasium.Env]) -> gymnasium.Env:
-    return _Lean(factory())
-
-
 def _make_in_worker(factory: Callable[[], gymnasium.Env], parent: int) -> gymnasium.Env:
     """Also called once in the parent, for the spaces."""
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         # Control-C reaches every process of the terminal; it is the parent that decides when to stop.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _Portable(_make_lean(factory))
+    return _InWorker(factory())
 
 
 def _missing_package(env: str, cause: Exception) -> str:
@@ -250,7 +296,7 @@ def single(array: np.ndarray) -> np.ndarray:
     return array.astype(_SINGLE.get(array.dtype, array.dtype), copy=False)
 
 
-def put_rows(batch: Tree, rows: np.ndarray | np.integer, observation: Tree) -> None:
+def put_rows(batch: Tree, rows: int | np.ndarray | np.integer, observation: Tree) -> None:
     """Write observations into rows of a batch, in place."""
     if isinstance(batch, dict):
         for key, part in batch.items():

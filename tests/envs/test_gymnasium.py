@@ -138,7 +138,7 @@ def test_asynchronous_environments_follow_the_same_tape(workers):
 
 def test_control_c_is_for_the_parent(workers):
     workers.reset([0, 1, 2])
-    for process in workers._envs.processes:
+    for process in workers._envs.envs.processes:
         os.kill(process.pid, signal.SIGINT)
     workers.step(np.zeros(3, int))
 
@@ -208,7 +208,7 @@ def test_an_exception_passes_through(how):
 def test_no_worker_hangs_after_an_exception(how, error, words):
     envs = GymnasiumEnvs(functools.partial(Breaks, how), 2, asynchronous=True)
     envs.reset([0, 0])
-    workers = envs._envs.processes
+    workers = envs._envs.envs.processes
     with pytest.raises(error, match=words):
         envs.step(np.array([0, 3]))
     assert not any(process.is_alive() for process in workers)
