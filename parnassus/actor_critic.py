@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from parnassus.distributions import Distribution, parameterize
 from parnassus.encoding import Encoder, zeros
@@ -110,6 +110,21 @@ def estimate(
 def flatten(trajectory: Tree) -> Tree:
     """Leaves [T, N, ...] -> [T * N, ...]."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory)
+
+
+def random_order(key: Key, size: int) -> Int[Array, "B"]:
+    """A random permutation of 0 ... size - 1.
+
+    Each index gets random bits in front of it, and all are sorted: an eighth of the time, on the CPU, of
+    `jax.random.permutation`, which sorts pairs, several times. That is called where so few bits would be left that
+    many were equal.
+    """
+    index_bits = (size - 1).bit_length()
+    if index_bits > 16:
+        return jax.random.permutation(key, size)
+    noise = jax.random.bits(key, (size,)) >> index_bits << index_bits
+    mixed = jnp.sort(noise | jnp.arange(size, dtype=jnp.uint32))
+    return (mixed & (2**index_bits - 1)).astype(jnp.int32)
 
 
 def explained_variance(value: Float[Array, "B"], target: Float[Array, "B"]) -> Float[Array, ""]:

@@ -1,7 +1,7 @@
 """Where experience comes from: `ScanCollector` (JAX environments, compiled) and `HostCollector` (everything else)."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
@@ -69,6 +69,11 @@ class HostActor(NamedTuple):
     episodes: Episodes
 
 
+# For XLA on the CPU. Its default order serves running many kernels at once, and hands those of a sampled action back
+# and forth between threads: 90 us in place of 27 for a Gaussian policy's action in 8 environments.
+ONE_AFTER_THE_OTHER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+
 @lru_cache
 def compiled_act(spec: Spec, explore: bool) -> Callable:
     """The one compiled call of each step: (algorithm, behavior, memory, observation, key) ->
@@ -77,7 +82,7 @@ def compiled_act(spec: Spec, explore: bool) -> Callable:
     The key is raw, as from `jax.random.key_data`: typed keys take JAX's slow way in and out.
     """
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=ONE_AFTER_THE_OTHER)
     def act(
         algorithm: Algorithm, behavior: Behavior, memory: Memory, observation: Tree, key: Array
     ) -> tuple[Tree, Tree, Memory, Mapping[str, Tree], Array]:

@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from parnassus import actor_critic
-from parnassus.actor_critic import Behavior, create_policy, create_value, explained_variance
+from parnassus.actor_critic import Behavior, create_policy, create_value, explained_variance, random_order
 from parnassus.encoding import Encoder
 from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
@@ -114,3 +114,18 @@ def test_explained_variance_is_one_for_the_target_and_zero_for_a_constant() -> N
     target = jnp.array([1.0, 2.0, 4.0])
     assert explained_variance(target, target) == pytest.approx(1.0)
     assert explained_variance(jnp.zeros(3), target) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 4096, 2**16, 2**16 + 1])
+def test_a_random_order_has_every_index_once(size: int) -> None:
+    order = random_order(jax.random.key(0), size)
+    assert np.array_equal(np.sort(order), np.arange(size))
+
+
+def test_every_random_order_is_equally_likely() -> None:
+    """All 24 orders of four indices, by Pearson's chi-squared test."""
+    keys = jax.random.split(jax.random.key(1), 24_000)
+    orders = np.asarray(jax.vmap(lambda key: random_order(key, 4))(keys))
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert counts.size == 24
+    assert ((counts - 1000) ** 2 / 1000).sum() < 49.7  # the 99.9% quantile with 23 degrees of freedom
