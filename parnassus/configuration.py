@@ -36,9 +36,11 @@ def configure(several_seeds: bool = False) -> None:
         # A host loop waits for each action anyway: without a thread in between that takes a quarter of the time.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     current: Any = jax.config  # its fields are made at run time
-    if current.jax_compilation_cache_dir is None and current.jax_enable_compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+    if current.jax_enable_compilation_cache:
+        if current.jax_compilation_cache_dir is None:
+            jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            # JAX's own second would leave out most of what a run compiles.
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     flags = os.environ.get("XLA_FLAGS", "")
     if several_seeds and current.jax_num_cpu_devices < 1 and "xla_force_host_platform_device_count" not in flags:

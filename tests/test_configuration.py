@@ -133,7 +133,8 @@ def test_description_has_versions_and_machine():
 @pytest.mark.parametrize("cache", [None, "elsewhere"])
 def test_configure(cache, tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        environment.pop(name, None)
     if cache:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / cache)
     program = (
@@ -144,6 +145,7 @@ def test_configure(cache, tmp_path):
         "configure(several_seeds=True)\n"
         "values = jax.config.values\n"
         "print(jax.config.jax_compilation_cache_dir, values['jax_cpu_enable_async_dispatch'], jax.device_count())\n"
+        "assert values['jax_persistent_cache_min_compile_time_secs'] == 0.1\n"
         "configure(several_seeds=True)\n"
     )
     process = subprocess.run(
