@@ -14,11 +14,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from parnassus.algorithms.ppo import PPO as PPO
-    from parnassus.algorithms.ppo import Clip as Clip
     from parnassus.algorithms.q_learning import QLearning as QLearning
     from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
     from parnassus.algorithms.sac import SAC as SAC
     from parnassus.evaluation import evaluate as evaluate
+    from parnassus.objectives import AdaptiveKL as AdaptiveKL
+    from parnassus.objectives import Clip as Clip
+    from parnassus.objectives import FixedKL as FixedKL
+    from parnassus.objectives import Unclipped as Unclipped
     from parnassus.run import Run as Run
     from parnassus.run import load as load
     from parnassus.run import resume as resume
@@ -38,11 +41,11 @@ if TYPE_CHECKING:
 # Imported when first used: `parnassus --help` and `import parnassus` stay instant, JAX loads when it is needed.
 _HOME = {
     "PPO": "algorithms.ppo",
-    "Clip": "algorithms.ppo",
     "QLearning": "algorithms.q_learning",
     "REINFORCE": "algorithms.reinforce",
     "SAC": "algorithms.sac",
     "evaluate": "evaluation",
+    **dict.fromkeys(["AdaptiveKL", "Clip", "FixedKL", "Unclipped"], "objectives"),
     "Run": "run",
     "load": "run",
     "resume": "run",

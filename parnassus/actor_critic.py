@@ -77,6 +77,21 @@ def act(behavior: Behavior, observation: Tree, key: Key, explore: bool) -> tuple
     return action, {"log_prob": log_prob}
 
 
+def soft_rewards(trajectory: Transition, temperature: float | Array) -> Transition:
+    """The trajectory with the rewards of maximum-entropy RL, r_{t+1} - alpha log pi(a_t | o_t).
+
+    Their return is sum_t gamma^t (r_{t+1} + alpha H(pi(. | o_t))) in expectation: the entropy of every later state is
+    part of what an action is worth, so values are soft values, and the best policy is softmax(Q_soft / alpha)
+    (Ziebart 2010; Haarnoja et al. 2018, equation 1). An entropy bonus c H(pi(. | o_t)) beside the loss is not the same:
+    it makes each state's policy more random, and no policy seeks states for the randomness that they allow.
+
+    The log-probability of the action taken, not the entropy, because the policy gradient then needs no other term
+    (E[grad log pi] = 0), and because advantages of the best policy are 0 for every action. With alpha = 0 nothing
+    changes. Normalising rewards comes after this, so alpha is in units of the environment's reward.
+    """
+    return trajectory._replace(reward=trajectory.reward - temperature * trajectory.extras["log_prob"])
+
+
 def scale_rewards(
     learner: ActorCritic, trajectory: Transition, discount: float | Array
 ) -> tuple[Float[Array, "T N"], RewardScaler | None]:

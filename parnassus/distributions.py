@@ -297,6 +297,11 @@ class Reshaped:
         return self.flat.kl(other.flat)
 
 
+def spread(distribution: Distribution, *batch: int) -> Distribution:
+    """The same distributions with every leaf [*batch, n], a shared `log_std` too: to be shuffled, cut and stacked."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*batch, x.shape[-1])), distribution)
+
+
 class Parameterization(NamedTuple):
     """How a network's outputs become a distribution over the actions of one space; a value with `==` and a hash, so
     that a network holding it is the same network in the next run."""

@@ -5,9 +5,10 @@ import inspect
 import io
 import re
 import typing
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from parnassus.configuration import members
 from parnassus.presets import suggest
@@ -34,16 +35,49 @@ class Option:
 
 
 def flatten(config: Any, path: tuple[str, ...] = ()) -> list[Option]:
-    """An option for each field; a field that is itself a dataclass of options gives its own fields instead."""
+    """An option for each field; a field that is itself a dataclass of options gives its own fields instead.
+
+    Where a field may hold one of several dataclasses, an option names the kind, `--objective adaptive-kl`, and the
+    options of that kind bear its name, `--adaptive-kl-target`.
+    """
     comments = _comments(type(config))
     options = []
     for field in dataclasses.fields(config):
         value, where = getattr(config, field.name), (*path, field.name)
-        if dataclasses.is_dataclass(value) and not _is_value(field.type):
-            options += flatten(value, where)
-        elif _is_value(field.type):
+        if _is_value(field.type):
             options.append(Option(field.name, where, field.type, value, comments.get(field.name, "")))
+        elif kinds := _kinds(field.type):
+            kind = _kind_name(type(value))
+            options.append(Option(field.name, where, Literal[tuple(kinds)], kind, comments.get(field.name, "")))
+            prefix = kind.replace("-", "_") + "_"
+            for option in flatten(value, where):
+                options.append(dataclasses.replace(option, name=prefix + option.name.removeprefix(prefix)))
+        elif dataclasses.is_dataclass(value):
+            options += flatten(value, where)
     return options
+
+
+def choices(cls: type, arguments: Sequence[str]) -> dict[str, type]:
+    """The kinds of dataclass that arguments such as `--objective adaptive-kl` choose for fields: what to flatten."""
+    chosen = {}
+    for field in dataclasses.fields(cls):
+        kinds = _kinds(field.type)
+        for token, following in zip(arguments, [*arguments[1:], ""], strict=True):
+            flag, equals, value = token.partition("=")
+            if kinds and flag.replace("_", "-") == "--" + field.name.replace("_", "-"):
+                chosen[field.name] = kinds.get(value if equals else following)
+    return {name: kind for name, kind in chosen.items() if kind}  # `parse` tells of those that there are not
+
+
+def _kinds(annotation: Any) -> dict[str, type]:
+    """The dataclasses that a field may hold, if there is a choice, by their names on the command line."""
+    kinds = {_kind_name(kind): kind for kind in members(annotation) if dataclasses.is_dataclass(kind)}
+    return kinds if len(kinds) > 1 else {}
+
+
+def _kind_name(kind: type) -> str:
+    """AdaptiveKL -> adaptive-kl."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
 
 
 def _is_value(annotation: Any) -> bool:
@@ -66,6 +100,8 @@ def rebuild(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         inner = {path[1:]: value for path, value in values.items() if path[0] == field.name}
+        if _kinds(field.type):
+            inner.pop((), None)  # the config is of the kind already
         if () in inner:
             changes[field.name] = inner[()]
         elif inner:
@@ -98,11 +134,22 @@ def parse(
     known = [flag for option in options for flag in _flags(option)]
     for token in rest:
         flag = token.partition("=")[0]
+        if choice := _choice_with(flag, options):
+            raise BadInput(f"{flag} needs {choice}")
         if token.startswith("-"):
             raise BadInput(f"unknown option {flag}; {suggest(flag, [*known, '--help'], f'see {prog} --help')}")
     if len(rest) > positional:
         raise BadInput(f"unexpected argument {rest[positional]!r}; options have a name, see {prog} --help")
     return rest, {option.name: getattr(parsed, option.name) for option in options}
+
+
+def _choice_with(flag: str, options: list[Option]) -> str | None:
+    """The choice, `--objective adaptive-kl`, that would have given the option, `--adaptive-kl-target`."""
+    for option in options:
+        for kind in typing.get_args(option.annotation) if typing.get_origin(option.annotation) is Literal else ():
+            if kind != option.default and flag.replace("_", "-").startswith(f"--{kind}-"):
+                return f"{option.flag} {kind}"
+    return None
 
 
 def _annotate(option: Option) -> Any:

@@ -19,14 +19,17 @@ ALGORITHMS = {
 }
 # The dataclasses that may be values of hyper-parameters: with the algorithms, all that a config.json can name.
 PARTS = {
-    "Clip": ("parnassus.algorithms.ppo", "Clip"),
+    "AdaptiveKL": ("parnassus.objectives", "AdaptiveKL"),
+    "Clip": ("parnassus.objectives", "Clip"),
+    "FixedKL": ("parnassus.objectives", "FixedKL"),
     "Linear": ("parnassus.schedules", "Linear"),
+    "Unclipped": ("parnassus.objectives", "Unclipped"),
 }
 
 
 def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
     """(algorithm, task) -> (hyper-parameters, options of `train`). A task has one preset, whatever library runs it."""
-    from parnassus.algorithms.ppo import Clip
+    from parnassus.objectives import Clip
     from parnassus.schedules import Linear
 
     cartpole_ppo = {
@@ -72,6 +75,13 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
     }
 
 
+# (algorithm, task, kind of a part) -> what else this kind needs there.
+_VARIANTS: dict[tuple[str, str, str], dict[str, Any]] = {
+    # With nothing but the steps to hold the policy near the old one: fewer and larger iterations.
+    ("ppo", "CartPole-v1", "Unclipped"): {"num_steps": 128, "minibatch_size": 128, "num_epochs": 10},
+}
+
+
 def algorithm_class(name: str) -> type[Any]:
     """The algorithm of that name. Raises BadInput for an unknown one, with the names that come close."""
     if name not in ALGORITHMS:
@@ -100,14 +110,18 @@ def default_num_envs(algorithm: Algorithm | type) -> int:
     return getattr(algorithm, "default_num_envs", 1)
 
 
-def preset(name: str, env: str | Callable | Any) -> tuple[Algorithm, dict[str, Any]]:
+def preset(name: str, env: str | Callable | Any, **kinds: type) -> tuple[Algorithm, dict[str, Any]]:
     """The algorithm of that name with hyper-parameters for this environment, and options for `train` (num_envs).
 
-    Without a preset the algorithm has its own defaults. Raises BadInput for an unknown algorithm.
+    `objective=AdaptiveKL` asks for that kind of objective in place of the preset's. Without a preset the algorithm has
+    its own defaults. Raises BadInput for an unknown algorithm.
     """
     cls = algorithm_class(name)
     task = env.rpartition(":")[2] if isinstance(env, str) else ""
     fields, options = _presets().get((name, task), ({}, {}))
+    for field, kind in kinds.items():
+        if type(getattr(cls(**fields), field)) is not kind:
+            fields = {**fields, field: kind(), **_VARIANTS.get((name, task, kind.__name__), {})}
     return cls(**fields), {"num_envs": default_num_envs(cls), **options}
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from parnassus import configuration
-from parnassus.algorithms.ppo import PPO, Clip
+from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.sac import SAC
+from parnassus.objectives import AdaptiveKL, Clip, FixedKL, Unclipped
 from parnassus.presets import algorithm_name
 from parnassus.schedules import Linear
 from parnassus.types import BadInput
@@ -30,6 +31,9 @@ def through_json(algorithm):
         PPO(),
         PPO(learning_rate=Linear(1e-3, 1 / 3, 0.7), objective=Clip(Linear(0.2)), hidden_sizes=(), activation="elu"),
         PPO(learning_rate=float(np.float32(1e-3)), discount=1, normalize_rewards=True),
+        PPO(objective=AdaptiveKL(0.003), target_kl=0.02, temperature=Linear(0.1), value_clip_range=0.2),
+        PPO(objective=FixedKL(Linear(3.0)), value_clip_range=Linear(0.2)),
+        PPO(objective=Unclipped()),
         SAC(target_entropy=-0.5),
         SAC(target_entropy=None),
         QLearning(epsilon=0.5),

@@ -2,17 +2,19 @@
 
 import pytest
 
-from parnassus.algorithms.ppo import PPO, Clip
+from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
-from parnassus.options import flatten, parse, rebuild
+from parnassus.objectives import AdaptiveKL, Clip, FixedKL, Unclipped
+from parnassus.options import choices, flatten, parse, rebuild
+from parnassus.presets import preset
 from parnassus.schedules import Linear
 from parnassus.types import BadInput
 
 
 def read(text, algorithm=None, positional=0):
-    algorithm = algorithm or PPO()
+    algorithm = algorithm or preset("ppo", "", **choices(PPO, text.split()))[0]
     options = flatten(algorithm)
     rest, values = parse("parnassus train ppo", options, text.split(), positional)
     algorithm = rebuild(algorithm, {option.path: values[option.name] for option in options})
@@ -24,6 +26,8 @@ def read(text, algorithm=None, positional=0):
     [
         PPO(),
         PPO(learning_rate=Linear(1e-3, 0.0, 0.5), objective=Clip(Linear(0.2)), hidden_sizes=()),
+        PPO(objective=AdaptiveKL(0.003, 2.0), target_kl=0.01, value_clip_range=Linear(0.2)),
+        PPO(objective=Unclipped()),
         SAC(target_entropy=-3.0),
         REINFORCE(),
         QLearning(),
@@ -44,6 +48,15 @@ def test_no_options_change_nothing(algorithm):
         ("--learning-rate Linear:3e-4:1e-5:0.5", PPO(learning_rate=Linear(3e-4, 1e-5, 0.5))),
         ("--clip-range 0.1", PPO(objective=Clip(0.1))),
         ("--clip-range linear:0.2:0", PPO(objective=Clip(Linear(0.2, 0.0)))),
+        ("--objective clip --clip-range 0.1", PPO(objective=Clip(0.1))),
+        ("--objective adaptive-kl", PPO(objective=AdaptiveKL())),
+        (
+            "--adaptive-kl-target 0.003 --adaptive_kl_initial=2 --objective adaptive-kl",
+            PPO(objective=AdaptiveKL(0.003, 2.0)),
+        ),
+        ("--objective=fixed-kl --fixed-kl-beta linear:3:0", PPO(objective=FixedKL(Linear(3.0, 0.0)))),
+        ("--objective clip --objective unclipped", PPO(objective=Unclipped())),
+        ("--target-kl 0.02 --value-clip-range 0.2", PPO(target_kl=0.02, value_clip_range=0.2)),
         ("--hidden-sizes 64", PPO(hidden_sizes=(64,))),
         ("--hidden-sizes 256,128", PPO(hidden_sizes=(256, 128))),
         ("--activation relu --no-normalize-advantages", PPO(activation="relu", normalize_advantages=False)),
@@ -69,8 +82,13 @@ def test_arguments_without_a_name_may_stand_anywhere():
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("--clip-rnage 0.1", r"unknown option --clip-rnage; did you mean --clip-range\?"),
-        ("--clip-rnage=0.1", r"unknown option --clip-rnage; did you mean --clip-range\?"),
+        ("--clip-rnage 0.1", r"unknown option --clip-rnage; did you mean --clip-range"),
+        ("--clip-rnage=0.1", r"unknown option --clip-rnage; did you mean --clip-range"),
+        ("--objective adaptive-kl --adaptive-kl-tagret 1", r"did you mean --adaptive-kl-target"),
+        ("--adaptive-kl-target 0.1", "--adaptive-kl-target needs --objective adaptive-kl"),
+        ("--objective unclipped --clip-range 0.1", "--clip-range needs --objective clip"),
+        ("--objective trpo", "--objective must be one of clip, adaptive-kl, fixed-kl, unclipped, not 'trpo'"),
+        ("--objective", "--objective needs a value: one of clip, adaptive-kl, fixed-kl, unclipped"),
         ("--zzz 0.1", "unknown option --zzz; see parnassus train ppo --help"),
         ("--network MLP", "unknown option --network"),
         ("--num-steps many", "--num-steps must be a whole number, not 'many'"),
@@ -111,3 +129,12 @@ def test_help_says_names_defaults_and_comments(capsys, monkeypatch):
     ):
         assert words in said
     assert "FLOAT|linear:START:END:FRACTION" in said and "--network" not in said
+    assert "--objective clip|adaptive-kl|fixed-kl|unclipped" in said and "--adaptive-kl-target" not in said
+
+
+def test_help_of_a_chosen_kind_has_its_options(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        read("--objective adaptive-kl --help")
+    said = capsys.readouterr().out
+    assert "--adaptive-kl-target FLOAT" in said and "(default: 0.01)" in said and "--clip-range" not in said

@@ -1,10 +1,13 @@
 """Presets: each is an algorithm that can be built and checked, and every library's version of a task has the same."""
 
+import dataclasses
+
 import pytest
 
 from parnassus import presets
-from parnassus.algorithms.ppo import PPO, Clip
+from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.sac import SAC
+from parnassus.objectives import AdaptiveKL, Clip, Unclipped
 from parnassus.schedules import Linear
 from parnassus.types import BadInput, check
 
@@ -30,6 +33,25 @@ def test_all_sources_of_a_task_share_its_preset(source):
     algorithm, options = presets.preset("ppo", source + "CartPole-v1")
     assert algorithm == presets.preset("ppo", "CartPole-v1")[0]
     assert algorithm.objective == Clip(Linear(0.2, 0.0)) and options == {"num_envs": 8}
+
+
+def test_another_kind_of_objective_keeps_the_rest_of_the_preset():
+    usual, _ = presets.preset("ppo", "CartPole-v1")
+    same, _ = presets.preset("ppo", "CartPole-v1", objective=Clip)
+    assert same == usual
+    other, options = presets.preset("ppo", "CartPole-v1", objective=AdaptiveKL)
+    assert other == dataclasses.replace(usual, objective=AdaptiveKL()) and options == {"num_envs": 8}
+    assert presets.preset("ppo", "Acrobot-v1", objective=AdaptiveKL)[0] == PPO(objective=AdaptiveKL())
+
+
+def test_a_kind_may_need_more():
+    for name, task, kind in presets._VARIANTS:
+        usual, options = presets.preset(name, task)
+        other, _ = presets.preset(name, task, objective=presets.part_class(kind))
+        check(other)
+        assert other != dataclasses.replace(usual, objective=other.objective)
+        assert other.num_steps * options["num_envs"] % other.minibatch_size == 0
+    assert presets.preset("ppo", "jax:CartPole-v1", objective=Unclipped)[0].num_epochs == 10
 
 
 def test_without_a_preset_there_are_the_defaults():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from parnassus import checkpoint, training
-from parnassus.algorithms.ppo import PPO, Clip
+from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
@@ -20,6 +20,7 @@ from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.classic import CartPole
 from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
+from parnassus.objectives import AdaptiveKL, Clip
 from parnassus.schedules import Linear
 from parnassus.types import BadInput, Collector, TrainingFailed, TrainState
 from tests.probe_envs import Probe
@@ -34,6 +35,17 @@ ALGORITHMS: dict[str, Any] = {
         hidden_sizes=(8,),
         normalize_observations=True,
         normalize_rewards=True,
+    ),
+    "ppo-adaptive-kl": PPO(
+        num_steps=8,
+        num_epochs=2,
+        minibatch_size=16,
+        learning_rate=1e-2,
+        objective=AdaptiveKL(1e-3),
+        target_kl=1e-2,
+        temperature=Linear(0.1),
+        value_clip_range=0.2,
+        hidden_sizes=(8,),
     ),
     "reinforce": REINFORCE(num_steps=16, hidden_sizes=(8,), baseline_rate=0.1),
     "sac": SAC(num_steps=2, minibatch_size=8, replay_size=64, learning_starts=16, hidden_sizes=(8,)),
@@ -239,6 +251,8 @@ def test_bad_hyper_parameters_are_refused_before_training() -> None:
         (PPO(num_steps=0), "num_steps must be at least 1, not 0"),
         (PPO(discount=1.5), "discount must be at least 0 and at most 1, not 1.5"),
         (PPO(objective=Clip(-0.1)), "objective.clip_range must be at least 0, not -0.1"),
+        (PPO(objective=AdaptiveKL(-1.0)), "objective.target must be at least 0, not -1"),
+        (PPO(target_kl=-1.0), "target_kl must be at least 0, not -1"),
         (PPO(num_steps=10, minibatch_size=64), r"minibatch_size=64 must divide num_steps \* num_envs = 10 \* 4 = 40"),
         (SAC(), "SAC needs a continuous"),
         (QLearning(), "needs a Discrete observation space"),

@@ -1,4 +1,4 @@
-"""The clipped objective against its definition; what an iteration does with its options."""
+"""What an iteration does with its options; the objectives themselves are in test_objectives.py."""
 
 import dataclasses
 from typing import Any
@@ -9,39 +9,11 @@ import numpy as np
 import pytest
 
 from parnassus import training
-from parnassus.algorithms.ppo import PPO, Clip
+from parnassus.algorithms.ppo import PPO
 from parnassus.collect import ScanCollector
-from parnassus.schedules import Linear, Progress
+from parnassus.objectives import AdaptiveKL, FixedKL, Unclipped
+from parnassus.schedules import Progress
 from tests.probe_envs import Probe
-
-
-def definition(log_ratio: Any, advantage: Any, epsilon: float) -> Any:
-    """Equation 7, to the letter."""
-    ratio = jnp.exp(log_ratio)
-    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - epsilon, 1 + epsilon) * advantage).mean()
-
-
-@pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.3])
-def test_the_objective_and_its_gradient_are_those_of_equation_7(epsilon: float) -> None:
-    log_ratio = jax.random.normal(jax.random.key(0), (1000,)) * 0.3
-    advantage = jax.random.normal(jax.random.key(1), (1000,)).at[:10].set(0.0)
-    ours = lambda x: Clip(epsilon)(x, advantage, Progress.start())[0]  # noqa: E731
-    theirs = lambda x: definition(x, advantage, epsilon)  # noqa: E731
-    np.testing.assert_allclose(ours(log_ratio), theirs(log_ratio), rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(ours)(log_ratio), jax.grad(theirs)(log_ratio), atol=1e-7)
-
-
-def test_the_clip_fraction_counts_ratios_outside() -> None:
-    ratio = jnp.array([0.7, 0.85, 1.0, 1.15, 1.3])
-    _, metrics = Clip(0.2)(jnp.log(ratio), jnp.ones(5), Progress.start())
-    assert metrics["policy/clip_fraction"] == pytest.approx(2 / 5)
-
-
-def test_the_clip_range_may_be_a_schedule() -> None:
-    progress = dataclasses.replace(Progress.start(), steps=jnp.int32(1), planned=jnp.int32(2))
-    objective, _ = Clip(Linear(0.2, 0.0))(jnp.log(jnp.array([2.0])), jnp.ones(1), progress)
-    assert objective == pytest.approx(1.1)
-
 
 TINY = PPO(num_steps=16, num_epochs=1, minibatch_size=64, hidden_sizes=(8,))
 
@@ -91,3 +63,85 @@ def test_the_first_log_standard_deviation() -> None:
         algorithm = dataclasses.replace(TINY, initial_log_std=value)
         state = training.init(algorithm, collector, jax.random.key(0), 64)
         assert state.learner.policy.params["log_std"].tolist() == [value]
+
+
+KL_STEP = dataclasses.replace(TINY, learning_rate=1e-2, num_epochs=8, minibatch_size=16)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_the_reported_kl_is_that_of_the_distributions(continuous: bool) -> None:
+    """KL(old || new), on the observation that the probe always shows."""
+    probe = Probe("action", continuous=continuous)
+    before, after, metrics = one_iteration(KL_STEP, probe)
+    shown = probe.observe(jnp.zeros(1, jnp.int32))
+    assert metrics["policy/kl"] == pytest.approx(float(before.policy(shown).kl(after.policy(shown))[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_a_dearer_kl_is_a_smaller_step(continuous: bool) -> None:
+    kl = {}
+    for beta in (0.0, 1.0, 100.0):
+        algorithm = dataclasses.replace(KL_STEP, objective=FixedKL(beta))
+        _, _, metrics = one_iteration(algorithm, Probe("action", continuous=continuous))
+        kl[beta] = metrics["policy/kl"]
+    _, _, unclipped = one_iteration(
+        dataclasses.replace(KL_STEP, objective=Unclipped()), Probe("action", continuous=continuous)
+    )
+    assert kl[0.0] == pytest.approx(unclipped["policy/kl"], rel=1e-4)
+    assert kl[0.0] > 2 * kl[1.0] > 20 * kl[100.0]
+
+
+def test_the_adaptive_penalty_is_in_the_learner_and_follows_the_kl() -> None:
+    for target, factor in ((1e-6, 2.0), (100.0, 0.5)):
+        algorithm = dataclasses.replace(KL_STEP, objective=AdaptiveKL(target, 0.25))
+        before, after, metrics = one_iteration(algorithm, Probe("action"))
+        assert before.objective == 0.25 and metrics["policy/kl_coefficient"] == 0.25
+        assert after.objective == pytest.approx(0.25 * factor)
+
+
+def test_without_a_target_an_iteration_goes_on() -> None:
+    _, _, free = one_iteration(KL_STEP, Probe("action"))
+    _, _, far = one_iteration(dataclasses.replace(KL_STEP, target_kl=1e3), Probe("action"))
+    assert "policy/stopped" not in free and far["policy/stopped"] == 0.0
+    assert far["policy/kl"] == pytest.approx(free["policy/kl"], rel=1e-5)
+
+
+def test_an_iteration_stops_where_the_kl_passes_one_and_a_half_targets() -> None:
+    """The parameters are those of the last step that was taken: of fewer epochs, when no step splits an epoch."""
+    whole = dataclasses.replace(KL_STEP, minibatch_size=64, normalize_advantages=False)  # order does not matter then
+    after, kl = {}, {}
+    for epochs in range(1, 9):
+        _, after[epochs], metrics = one_iteration(dataclasses.replace(whole, num_epochs=epochs), Probe("action"))
+        kl[epochs] = metrics["policy/kl"]
+    limit = (kl[3] + kl[4]) / 2  # after four steps the policy is too far away, and the fifth is not taken
+    assert list(kl.values()) == sorted(kl.values())
+    _, stopped, metrics = one_iteration(dataclasses.replace(whole, target_kl=limit / 1.5), Probe("action"))
+    assert metrics["policy/stopped"] == 1.0 and metrics["policy/kl"] == pytest.approx(kl[4], rel=1e-3)
+    for a, b in zip(jax.tree.leaves(stopped.policy), jax.tree.leaves(after[4].policy), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(stopped.optimizer), jax.tree.leaves(after[4].optimizer), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_clipped_value_is_not_pulled_further_than_its_range() -> None:
+    """The larger of both errors: no gradient where the value has moved by more than the range towards the target."""
+    old, target = jnp.zeros(5), jnp.array([1.0, 1.0, 1.0, -1.0, 1.0])
+    value = jnp.array([0.1, 0.3, -0.3, -0.3, 1.3])
+    clipped = dataclasses.replace(TINY, value_clip_range=0.2)
+    loss = lambda algorithm: lambda v: algorithm.value_loss(v, old, target, Progress.start())  # noqa: E731
+    np.testing.assert_allclose(loss(TINY)(value), ((value - target) ** 2).mean(), rtol=1e-6)
+    errors = [0.9**2, 0.8**2, 1.3**2, 0.8**2, 0.8**2]  # of 0.1, 0.2 and not 0.3, -0.3, -0.2, and 0.2 and not 1.3
+    np.testing.assert_allclose(loss(clipped)(value), np.mean(errors), rtol=1e-5)
+    gradient = 5 * jax.grad(loss(clipped))(value)
+    np.testing.assert_allclose(gradient, [2 * (0.1 - 1.0), 0.0, 2 * (-0.3 - 1.0), 0.0, 0.0], atol=1e-5)
+
+
+def test_value_clipping_holds_the_value_function() -> None:
+    long = dataclasses.replace(KL_STEP, learning_rate=3e-3, num_epochs=64)
+    probe = Probe("constant")  # V should be 1
+    shown = probe.observe(jnp.zeros(1, jnp.int32))
+    moved = {}
+    for clip_range in (None, 0.1):
+        before, after, _ = one_iteration(dataclasses.replace(long, value_clip_range=clip_range), probe)
+        moved[clip_range] = abs(float(after.value(shown)[0] - before.value(shown)[0]))
+    assert moved[None] > 0.8 > 0.4 > moved[0.1] > 0.1  # Adam's momentum carries it past its range
