@@ -71,7 +71,11 @@ def choices(cls: type, arguments: Sequence[str]) -> dict[str, type]:
 
 def _kinds(annotation: Any) -> dict[str, type]:
     """The dataclasses that a field may hold, if there is a choice, by their names on the command line."""
-    kinds = {_kind_name(kind): kind for kind in members(annotation) if dataclasses.is_dataclass(kind)}
+    kinds = {
+        _kind_name(kind): kind
+        for kind in members(annotation)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
     return kinds if len(kinds) > 1 else {}
 
 
