@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from parnassus.actor_critic import (
@@ -110,7 +111,7 @@ class PPO:
         value = create_value(value_key, spec, encoder, torso)
         rewards = RewardScaler.zeros(spec.num_envs) if self.normalize_rewards else None
         progress = Progress.start()
-        optimizer_state = self.optimizer(progress).init((policy, value))
+        optimizer_state = self.optimizer(progress).init(ravel_pytree((policy, value))[0])
         return Learner(policy, value, optimizer_state, self.objective.init(), encoder, rewards, progress)
 
     def behavior(self, learner: Learner) -> Behavior:
@@ -134,15 +135,18 @@ class PPO:
         # What the objective does not use of this, the compiler leaves out.
         old = Old(spread(learner.policy(batch.observation), *batch.advantage.shape), batch.target - batch.advantage)
         optimizer = self.optimizer(learner.progress)
+        # All parameters in one vector: small networks are bound by the number of kernels.
+        parameters, networks_of = ravel_pytree((learner.policy, learner.value))
 
         def minibatch_step(carry: tuple, minibatch: tuple[Batch, Old]) -> tuple[tuple, None]:
-            networks, optimizer_state, stopped = carry
-            grads, metrics = jax.grad(self.loss, has_aux=True)(networks, *minibatch, learner)
+            parameters, optimizer_state, stopped = carry
+            loss = lambda parameters: self.loss(networks_of(parameters), *minibatch, learner)  # noqa: E731
+            grads, metrics = jax.grad(loss, has_aux=True)(parameters)
             updates, stepped_optimizer = optimizer.update(grads, optimizer_state)
-            stepped = (optax.apply_updates(networks, updates), stepped_optimizer)
+            stepped = (parameters + updates, stepped_optimizer)
             if self.target_kl is not None:  # the minibatch that shows a policy too far away moves it no further
                 stopped = metrics["policy/kl"] > 1.5 * self.target_kl
-                stepped = jax.tree.map(partial(jnp.where, stopped), (networks, optimizer_state), stepped)
+                stepped = jax.tree.map(partial(jnp.where, stopped), (parameters, optimizer_state), stepped)
             return (*stepped, stopped), None
 
         def unless_stopped(carry: tuple, minibatch: tuple[Batch, Old]) -> tuple[tuple, None]:
@@ -158,8 +162,9 @@ class PPO:
             step = minibatch_step if self.target_kl is None else unless_stopped
             return jax.lax.scan(step, carry, (minibatches, olds))
 
-        carry = ((learner.policy, learner.value), learner.optimizer, jnp.zeros((), bool))
-        (networks, optimizer_state, stopped), _ = jax.lax.scan(epoch, carry, jax.random.split(key, self.num_epochs))
+        carry = (parameters, learner.optimizer, jnp.zeros((), bool))
+        (parameters, optimizer_state, stopped), _ = jax.lax.scan(epoch, carry, jax.random.split(key, self.num_epochs))
+        networks = networks_of(parameters)
 
         # Metrics of the new policy against the old, on the whole batch: cheaper than a mean over all minibatches.
         _, metrics = self.loss(networks, batch, old, learner)
@@ -214,6 +219,6 @@ class PPO:
         return jnp.maximum(error, (clipped - target) ** 2).mean()
 
     def optimizer(self, progress: Progress) -> optax.GradientTransformation:
-        """Adam on globally clipped gradients, all parameters in one vector: small networks are bound by kernels."""
+        """Adam on globally clipped gradients."""
         adam = optax.adam(at(self.learning_rate, progress), eps=1e-5)
-        return optax.flatten(optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam))
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
