@@ -21,6 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report
 from benchmarks.report import LEARNING, read_learning
@@ -28,6 +29,8 @@ from benchmarks.speed import ROOT, commit, machine
 from benchmarks.tasks import SETTINGS, Setting
 
 EPISODES = 100  # of the evaluation at the end
+EPISODES_ON_THE_WAY = 20  # of each evaluation at a milestone
+EVALUATION_SEED = 10_000  # and the training's: its episodes are not those that training began with
 COLUMNS = ("seed", "steps", "kind", "return")
 
 
@@ -75,25 +78,66 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def train(setting: Setting, seed: int) -> dict:
-    """Train one seed in this process and evaluate it: rows of (steps, kind, return), configuration, versions."""
-    import parnassus as pa
+    """Train one seed in this process and evaluate it: rows of (steps, kind, return), configuration, seconds."""
+    from parnassus import objectives
+    from parnassus.presets import preset
 
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder) / "run"
-        run = pa.train(setting.algorithm, setting.env, steps=setting.steps, seed=seed, run=directory, quiet=True)
-        # A seed of its own: the evaluation's episodes are not those that training began with.
-        evaluation = run.evaluate(episodes=EPISODES, seed=10_000 + seed)
-        config = json.loads((directory / "config.json").read_text())
-        with (directory / "metrics.csv").open() as file:
-            curve = [(int(float(row["steps"])), row.get("episode/return", "")) for row in csv.DictReader(file)]
-    rows = [(steps, "training", round(float(value), 3)) for steps, value in curve if value not in ("", "nan")]
-    rows.append((setting.steps, "evaluation", round(float(evaluation.returns.mean()), 3)))
+    kinds = {"objective": getattr(objectives, setting.objective)} if setting.objective else {}
+    algorithm, options = preset(setting.algorithm, setting.env, **kinds)
+    run = with_milestones if setting.milestones else in_a_run
+    rows, config = run(setting, algorithm, options["num_envs"], seed)
     return {
-        "rows": [[steps, kind, value] for steps, kind, value in rows],
+        "rows": [[steps, kind, round(value, 3)] for steps, kind, value in rows if value == value],
         "config": config,
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def in_a_run(setting: Setting, algorithm: Any, num_envs: int, seed: int) -> tuple[list[tuple], dict]:
+    """As a user trains: a run directory, evaluated at the end."""
+    import parnassus as pa
+
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "run"
+        run = pa.train(algorithm, setting.env, setting.steps, seed=seed, num_envs=num_envs, run=directory, quiet=True)
+        evaluation = run.evaluate(EPISODES, seed=EVALUATION_SEED + seed)
+        config = json.loads((directory / "config.json").read_text())
+        with (directory / "metrics.csv").open() as file:
+            curve = [(int(float(row["steps"])), row.get("episode/return", "")) for row in csv.DictReader(file)]
+    rows = [(steps, "training", float(value or "nan")) for steps, value in curve]
+    return [*rows, (setting.steps, "evaluation", evaluation.mean)], config
+
+
+def with_milestones(setting: Setting, algorithm: Any, num_envs: int, seed: int) -> tuple[list[tuple], dict]:
+    """The same training, interrupted at each milestone to evaluate the policy, deterministic and as it explores."""
+    import jax
+
+    import parnassus as pa
+    from parnassus import configuration, envs, training
+    from parnassus.collect import HostCollector
+
+    configuration.configure()
+    collector = HostCollector(envs.make(setting.env, num_envs))
+    examiner = envs.make(setting.env, num_envs)
+    config = {"hyperparameters": configuration.encode_fields(algorithm), "num_envs": num_envs, "env": setting.env}
+    algorithm = training.arrays(algorithm)
+    rows: list[tuple] = []
+    left = list(setting.milestones)
+    state = training.init(algorithm, collector, jax.random.key(seed), setting.steps)
+    for chunk in training.train(algorithm, collector, state, setting.steps):
+        rows.append((chunk.steps, "training", float(chunk.metrics["episode/return"])))
+        if left and chunk.steps >= left[0].steps:
+            milestone = left.pop(0)
+            behavior = algorithm.behavior(chunk.state.learner)
+            for kind, explore in (("evaluation", False), ("stochastic", True)):
+                result = pa.evaluate(
+                    algorithm, behavior, examiner, EPISODES_ON_THE_WAY, EVALUATION_SEED + seed, explore=explore
+                )
+                rows.append((milestone.steps, kind, result.mean))
+    collector.close()
+    examiner.close()
+    return rows, config | configuration.describe()
 
 
 def train_in_process(name: str, seed: int) -> dict:

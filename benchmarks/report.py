@@ -179,6 +179,8 @@ def learning_table(folder: Path = LEARNING) -> str:
     """Each task's final evaluations over its seeds."""
     rows = []
     for name, setting in SETTINGS.items():
+        if setting.milestones:
+            continue
         returns = [row["return"] for row in read_learning(name, folder) if row["kind"] == "evaluation"]
         bar = f"{setting.bar:g}"
         if setting.seeds_above is not None:
@@ -203,6 +205,49 @@ def learning_table(folder: Path = LEARNING) -> str:
             ]
         )
     return table(LEARNING_HEADER, rows)
+
+
+MILESTONE_HEADER = (
+    "task",
+    "steps",
+    "seeds",
+    "deterministic: mean (least to greatest)",
+    "stochastic",
+    "Tianshou: mean ± standard deviation",
+    "bar",
+    "met",
+)
+
+
+def milestone_table(folder: Path = LEARNING) -> str:
+    """Each task's evaluations on the way, beside what a peer's policies returned after as many steps."""
+    rows = []
+    for name, setting in SETTINGS.items():
+        kept = read_learning(name, folder) if setting.milestones else []
+        for milestone in setting.milestones if kept else ():
+            there = [row for row in kept if row["steps"] == milestone.steps]
+            returns = {kind: [row["return"] for row in there if row["kind"] == kind] for kind in EVALUATED}
+            means = {kind: statistics.mean(values) for kind, values in returns.items() if values}
+            met = [kind for kind, mean in means.items() if mean >= milestone.bar]
+            count = len(returns["evaluation"])
+            rows.append(
+                [
+                    name,
+                    f"{milestone.steps:,}",
+                    count if count >= setting.seeds else f"{count} of {setting.seeds}",
+                    *(
+                        f"{means[kind]:,.0f} ({min(values):,.0f} to {max(values):,.0f})" if values else ""
+                        for kind, values in returns.items()
+                    ),
+                    f"{milestone.mean:,.0f} ± {milestone.deviation:,.0f}",
+                    f"{milestone.bar:,.0f}",
+                    "yes" if len(met) == len(EVALUATED) else f"{EVALUATED[met[0]]} only" if met else "**no**",
+                ]
+            )
+    return table(MILESTONE_HEADER, rows) if rows else "Nothing measured yet."
+
+
+EVALUATED = {"evaluation": "deterministic", "stochastic": "stochastic"}
 
 
 def startup_table(records: Sequence[dict]) -> str:
@@ -252,6 +297,7 @@ def write(page: Path = RESULTS_PAGE, readme: Path = HERE.parent / "README.md") -
     text = between_markers(text, "speed", speed_tables(read_jsonl(SPEED)) or "Nothing measured yet.")
     text = between_markers(text, "startup", startup_table(read_jsonl(STARTUP)))
     text = between_markers(text, "learning", learning_table())
+    text = between_markers(text, "milestones", milestone_table())
     page.write_text(text)
     readme.write_text(between_markers(readme.read_text(), "benchmarks", readme_tables(read_jsonl(SPEED))))
 

@@ -273,6 +273,8 @@ class Setting:
     seeds: int
     bar: float  # for the mean over seeds of the deterministic policy's return ...
     seeds_above: int | None = None  # ... or, where given, for at least so many of the seeds, each on its own
+    objective: str | None = None  # a kind of PPO's objective, in place of the preset's
+    milestones: tuple["Milestone", ...] = ()  # where it is evaluated on the way, and at the end
 
     def is_met(self, returns: list[float]) -> bool:
         """Whether these final evaluations, one for each seed, reach the bar."""
@@ -282,6 +284,74 @@ class Setting:
             return sum(value >= self.bar for value in returns) >= self.seeds_above
         return sum(returns) / len(returns) >= self.bar
 
+
+@dataclass(frozen=True)
+class Milestone:
+    """A peer's result after so many steps: the mean over its seeds, and their standard deviation."""
+
+    steps: int
+    mean: float
+    deviation: float
+
+    @property
+    def bar(self) -> float:
+        """The least that counts as the same: one standard deviation below."""
+        return self.mean - self.deviation
+
+
+# Tianshou's MuJoCo benchmark of 2021 (examples/mujoco/benchmark, result.json of each task): mean and standard deviation
+# over 10 seeds of the test return after 100,000, 500,000 and 1,000,000 steps; InvertedPendulum-v2, others -v3.
+_TIANSHOU = {
+    "REINFORCE": {
+        "InvertedPendulum-v5": ((77, 27), (698, 200), (879, 123)),
+        "Hopper-v5": ((199, 37), (341, 44), (375, 68)),
+        "HalfCheetah-v5": ((-52, 36), (363, 141), (526, 182)),
+    },
+    "A2C": {
+        "InvertedPendulum-v5": ((938, 110), (950, 150), (997, 9)),
+        "Hopper-v5": ((683, 294), (819, 456), (1224, 340)),
+        "HalfCheetah-v5": ((39, 328), (1077, 558), (1936, 1160)),
+    },
+    "ACKTR": {
+        "InvertedPendulum-v5": ((542, 329), (656, 249), (338, 116)),
+        "Hopper-v5": ((326, 220), (512, 211), (788, 621)),
+        "HalfCheetah-v5": ((396, 208), (1501, 975), (1784, 851)),
+    },
+    "NPG": {
+        "InvertedPendulum-v5": ((1000, 0), (1000, 0), (1000, 0)),
+        "Hopper-v5": ((291, 30), (898, 370), (1884, 607)),
+        "HalfCheetah-v5": ((-24, 38), (1934, 626), (3493, 783)),
+    },
+    "TRPO": {
+        "InvertedPendulum-v5": ((990, 32), (764, 334), (850, 320)),
+        "Hopper-v5": ((326, 62), (945, 472), (2006, 928)),
+        "HalfCheetah-v5": ((365, 116), (3590, 788), (4527, 603)),
+    },
+    "PPO": {
+        "InvertedPendulum-v5": ((1000, 0), (909, 185), (792, 343)),
+        "Hopper-v5": ((369, 46), (1976, 705), (2483, 852)),
+        "HalfCheetah-v5": ((910, 304), (4878, 1056), (5650, 1226)),
+    },
+}
+
+
+def _beside_tianshou(algorithm: str, peer: str, env: str, objective: str | None = None) -> Setting:
+    results = zip((100_000, 500_000, 1_000_000), _TIANSHOU[peer][env], strict=True)
+    milestones = tuple(Milestone(steps, *result) for steps, result in results)
+    return Setting(algorithm, env, 1_000_000, 3, milestones[-1].bar, objective=objective, milestones=milestones)
+
+
+_ON_POLICY = {  # name of the method in tasks -> (algorithm, objective, Tianshou's name)
+    "vpg": ("vpg", None, "REINFORCE"),
+    "a2c": ("a2c", None, "A2C"),
+    "acktr": ("acktr", None, "ACKTR"),
+    "npg": ("npg", None, "NPG"),
+    "trpo": ("trpo", None, "TRPO"),
+    "ppo-clip": ("ppo", "Clip", "PPO"),
+    "ppo-adaptive-kl": ("ppo", "AdaptiveKL", "PPO"),
+    "ppo-fixed-kl": ("ppo", "FixedKL", "PPO"),
+}
+_MUJOCO = {"inverted-pendulum": "InvertedPendulum-v5", "hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5"}
 
 SETTINGS = {
     "ppo-cartpole": Setting("ppo", "CartPole-v1", 100_000, 10, 475.0, seeds_above=9),
@@ -293,4 +363,17 @@ SETTINGS = {
     "sac-halfcheetah": Setting("sac", "HalfCheetah-v5", 100_000, 3, 5_500.0),
     "reinforce-cartpole": Setting("reinforce", "CartPole-v1", 500_000, 10, 400.0),
     "q-learning-frozenlake": Setting("q-learning", "FrozenLake-v1", 500_000, 10, 0.70),
+    "trpo-cartpole": Setting("trpo", "CartPole-v1", 100_000, 10, 475.0),
+    "acktr-cartpole": Setting("acktr", "CartPole-v1", 100_000, 10, 475.0),
+    "ppo-unclipped-cartpole": Setting("ppo", "CartPole-v1", 100_000, 10, 475.0, objective="Unclipped"),
+    "ppo-adaptive-kl-cartpole": Setting("ppo", "CartPole-v1", 100_000, 10, 475.0, objective="AdaptiveKL"),
+    "ppo-fixed-kl-cartpole": Setting("ppo", "CartPole-v1", 100_000, 10, 475.0, objective="FixedKL"),
+    "a2c-cartpole": Setting("a2c", "CartPole-v1", 500_000, 10, 475.0),
+    "vpg-cartpole": Setting("vpg", "CartPole-v1", 500_000, 10, 475.0),
+    "a3c-cartpole": Setting("a3c", "CartPole-v1", 500_000, 10, 475.0),
+    **{
+        f"{name}-{task}": _beside_tianshou(algorithm, peer, env, objective)
+        for task, env in _MUJOCO.items()
+        for name, (algorithm, objective, peer) in _ON_POLICY.items()
+    },
 }

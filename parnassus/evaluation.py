@@ -52,20 +52,21 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     max_episode_steps: int = 1_000_000,
+    explore: bool = False,
 ) -> Evaluation:
-    """The returns of `episodes` episodes of the policy without exploration.
+    """The returns of `episodes` episodes of the policy without exploration, or with the exploration of training.
 
     Raises BadInput for a number of episodes below 1, TrainingFailed for an episode longer than `max_episode_steps`.
     """
     if episodes < 1:
         raise BadInput(f"episodes must be at least 1, not {episodes}")
     run: Callable = _on_host if hasattr(env, "num_envs") and hasattr(env, "close") else _compiled
-    returns, lengths = run(algorithm, behavior, env, episodes, jax.random.key(seed), max_episode_steps)
+    returns, lengths = run(algorithm, behavior, env, episodes, jax.random.key(seed), max_episode_steps, explore)
     return Evaluation(returns, lengths)
 
 
 def _compiled(
-    algorithm: Algorithm, behavior: Behavior, env: Env, episodes: int, key: Key, max_steps: int
+    algorithm: Algorithm, behavior: Behavior, env: Env, episodes: int, key: Key, max_steps: int, explore: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """One environment for each episode."""
     spec = Spec(env.observation_space, env.action_space, episodes)
@@ -74,7 +75,7 @@ def _compiled(
     returns, lengths, running = np.zeros(episodes), np.zeros(episodes, int), np.ones(episodes, bool)
     while running.any():
         key, block_key = jax.random.split(key)
-        actor, reward, done = _block(algorithm, behavior, env, actor, block_key, spec)
+        actor, reward, done = _block(algorithm, behavior, env, actor, block_key, spec, explore)
         for r, ended in zip(np.asarray(reward), np.asarray(done), strict=True):
             returns[running] += r[running]
             lengths[running] += 1
@@ -83,18 +84,18 @@ def _compiled(
     return returns, lengths
 
 
-@partial(jax.jit, static_argnames="spec")
+@partial(jax.jit, static_argnames=("spec", "explore"))
 def _block(
-    algorithm: Algorithm, behavior: Behavior, env: Env, actor: EnvActor, key: Key, spec: Spec
+    algorithm: Algorithm, behavior: Behavior, env: Env, actor: EnvActor, key: Key, spec: Spec, explore: bool
 ) -> tuple[EnvActor, Array, Array]:
-    act = lambda memory, observation, act_key: algorithm.act(behavior, memory, observation, act_key, False)  # noqa: E731
+    act = lambda memory, observation, act_key: algorithm.act(behavior, memory, observation, act_key, explore)  # noqa: E731
     trajectory: Transition
     actor, trajectory = rollout(env, act, actor, algorithm.initial_memory(spec), key, _BLOCK)
     return actor, trajectory.reward, trajectory.done
 
 
 def _on_host(
-    algorithm: Algorithm, behavior: Behavior, env: HostEnv, episodes: int, key: Key, max_steps: int
+    algorithm: Algorithm, behavior: Behavior, env: HostEnv, episodes: int, key: Key, max_steps: int, explore: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Environment n plays its share of the episodes, one after the other."""
     num_envs = env.num_envs
@@ -102,7 +103,7 @@ def _on_host(
     collector = HostCollector(env)
     observation, memory, _ = collector.begin(algorithm, None, begin_key)
     has_memory = bool(jax.tree.leaves(memory))
-    act, key = compiled_act(collector.spec, False), jax.random.key_data(key)
+    act, key = compiled_act(collector.spec, explore), jax.random.key_data(key)
     quota = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     returns: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]

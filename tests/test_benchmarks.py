@@ -1,12 +1,13 @@
 """The benchmarks' pure parts: ratios, tables, the tables of tasks, and keeping finished seeds."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks import learning, report, speed
-from benchmarks.tasks import REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS
+from benchmarks.tasks import REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS, Milestone, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -196,6 +197,29 @@ def test_finished_seeds_are_kept_and_replaced(tmp_path: Path):
     text = report.learning_table(tmp_path)
     row = next(line for line in text.splitlines() if line.startswith("| ppo-pendulum"))
     assert "2 of 10" in row and "-210.0" in row and "**no**" in row
+
+
+def test_milestones_are_evaluated_in_both_ways():
+    """On the way and at the end; the training itself is not disturbed by it."""
+    milestones = (Milestone(500, 1.0, 0.0), Milestone(1_000, 1.0, 0.0))
+    setting = Setting("q-learning", "FrozenLake-v1", 1_000, 1, 0.0, milestones=milestones)
+    result = learning.train(setting, seed=3)
+    evaluations = [(steps, kind) for steps, kind, _ in result["rows"] if kind != "training"]
+    assert evaluations == [(s, kind) for s in (500, 1_000) for kind in ("evaluation", "stochastic")]
+    plain = learning.train(dataclasses.replace(setting, milestones=()), seed=3)
+    curves = [[row for row in r["rows"] if row[1] == "training"] for r in (result, plain)]
+    assert curves[0] == curves[1] and len(curves[0]) >= 10
+
+
+def test_milestone_table(tmp_path: Path):
+    """Tianshou's TRPO on HalfCheetah at 100,000: 365 ± 116, so the bar is 249; at 500,000: 3590 ± 788."""
+    for seed, (deterministic, stochastic) in enumerate([(200.0, 300.0), (310.0, 150.0), (300.0, 240.0)]):
+        rows = [[100_000, "evaluation", deterministic], [100_000, "stochastic", stochastic]]
+        learning.keep("trpo-halfcheetah", seed, {"rows": rows, "config": {}, "seconds": 1.0}, tmp_path)
+    text = report.milestone_table(tmp_path)
+    first, *_ = (line for line in text.splitlines() if line.startswith("| trpo-halfcheetah"))
+    assert "| 270 (200 to 310) | 230 (150 to 300) | 365 ± 116 | 249 | deterministic only |" in first
+    assert "trpo-halfcheetah" not in report.learning_table(tmp_path)
 
 
 def test_the_startup_table_holds_measurements_against_limits():

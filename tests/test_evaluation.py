@@ -98,3 +98,11 @@ def test_bad_requests() -> None:
         evaluate(Constant(), (), CartPole(), episodes=0)
     with pytest.raises(TrainingFailed, match="did not end within 3 steps"):
         evaluate(Constant(), (), GymnasiumEnvs("CartPole-v1", 1), episodes=1, max_episode_steps=3)
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_it_explores_when_asked(on_host: bool) -> None:
+    """Pushing always to one side ends sooner than pushing at random."""
+    env = GymnasiumEnvs("CartPole-v1", num_envs=8) if on_host else CartPole()
+    constant, random = (evaluate(Constant(), (), env, episodes=40, explore=explore) for explore in (False, True))
+    assert constant.mean < 12 < random.mean
