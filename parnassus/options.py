@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import io
+import itertools
 import re
 import typing
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def choices(cls: type, arguments: Sequence[str]) -> dict[str, type]:
     chosen = {}
     for field in dataclasses.fields(cls):
         kinds = _kinds(field.type)
-        for token, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        for token, following in itertools.pairwise([*arguments, ""]):
             flag, equals, value = token.partition("=")
             if kinds and flag.replace("_", "-") == "--" + field.name.replace("_", "-"):
                 chosen[field.name] = kinds.get(value if equals else following)

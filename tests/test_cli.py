@@ -155,7 +155,10 @@ def assert_refused(arguments, sentence, capsys, status=2):
         ("train ppo CartPole-v7 --steps 5", "unknown Gymnasium environment 'CartPole-v7'; did you mean CartPole-v1"),
         ("train ppo jax:CartPol-v1 --steps 5", "did you mean CartPole-v1"),
         ("train ppo moon:CartPole-v1 --steps 5", "unknown environment 'moon:CartPole-v1'"),
-        ("train ppo CartPole-v1 --steps 5 --clip-rnage 1", "unknown option --clip-rnage; did you mean --clip-range?"),
+        (
+            "train ppo CartPole-v1 --steps 5 --clip-rnage 1",
+            "unknown option --clip-rnage; did you mean --clip-range or --value-clip-range?",
+        ),
         ("train ppo CartPole-v1 --steps", "--steps needs a value"),
         ("train ppo CartPole-v1 --steps many", "--steps must be a whole number or none, not 'many'"),
         ("train ppo CartPole-v1 --steps 5 --discount x", "--discount must be a number, not 'x'"),
