@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from parnassus.algorithms.a2c import A2C as A2C
     from parnassus.algorithms.ppo import PPO as PPO
     from parnassus.algorithms.q_learning import QLearning as QLearning
     from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # Imported when first used: `parnassus --help` and `import parnassus` stay instant, JAX loads when it is needed.
 _HOME = {
+    "A2C": "algorithms.a2c",
     "PPO": "algorithms.ppo",
     "QLearning": "algorithms.q_learning",
     "REINFORCE": "algorithms.reinforce",

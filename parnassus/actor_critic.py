@@ -1,5 +1,6 @@
 """What the on-policy methods share: a stochastic policy, a value function, and the advantages they are taught with."""
 
+from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -9,10 +10,10 @@ from jaxtyping import Array, Float, Int
 
 from parnassus.distributions import Distribution, parameterize
 from parnassus.encoding import Encoder, zeros
-from parnassus.networks import Network, Policy, Value
+from parnassus.networks import MLP, Network, Policy, PolicyAndValue, Value
 from parnassus.normalization import RewardScaler
 from parnassus.returns import generalized_advantages
-from parnassus.types import Key, Spec, Transition, Tree
+from parnassus.types import Key, Spec, Transition, Tree, pytree
 
 
 class Behavior(NamedTuple):
@@ -56,16 +57,86 @@ def create_policy(
     """
     module = Policy(torso, parameterize(spec.action_space), std="free" if learned_std else "fixed")
     policy = Network.create(module, key, encoder(zeros(spec.observation_space, (1,))))
-    if "log_std" not in policy.params:
-        return policy
-    # Set here, as data: the module is static.
-    log_std = jnp.full_like(policy.params["log_std"], initial_log_std)
-    return Network({**policy.params, "log_std": log_std}, policy.module)
+    return Network(_with_log_std(policy.params, initial_log_std), policy.module)
 
 
 def create_value(key: Key, spec: Spec, encoder: Encoder, torso: nn.Module) -> Network:
     """V(o), a network of its own."""
     return Network.create(Value(torso), key, encoder(zeros(spec.observation_space, (1,))))
+
+
+class SeparateNetworks(NamedTuple):
+    """A policy and a value function that share nothing; called with encoded observations for both at once."""
+
+    policy: Network
+    value: Network
+
+    def __call__(self, observation: Tree) -> tuple[Distribution, Float[Array, "*batch"]]:
+        """pi(. | o) and V(o)."""
+        return self.policy(observation), self.value(observation)
+
+
+@pytree
+class SharedNetworks:
+    """A policy and a value function with one torso; called with encoded observations for both at once."""
+
+    both: Network  # of a PolicyAndValue
+
+    def __call__(self, observation: Tree) -> tuple[Distribution, Float[Array, "*batch"]]:
+        """pi(. | o) and V(o)."""
+        return self.both(observation)
+
+    @property
+    def policy(self) -> Network:
+        """The policy alone, an ordinary network."""
+        return self._head("policy")
+
+    @property
+    def value(self) -> Network:
+        """The value function alone, an ordinary network."""
+        return self._head("value")
+
+    def _head(self, name: str) -> Network:
+        params = self.both.params
+        torso = {"torso": params["torso"]} if "torso" in params else {}  # one without layers has no parameters
+        return Network({**torso, **params[name]}, _on_its_own(self.both.module, name))
+
+
+@lru_cache
+def _on_its_own(module: PolicyAndValue, head: str) -> nn.Module:
+    """One head with the torso under it. Cached: a host loop asks for it in every iteration."""
+    return getattr(module, head).clone(torso=module.torso)
+
+
+def create_networks(
+    key: Key,
+    spec: Spec,
+    encoder: Encoder,
+    torso: nn.Module,
+    initial_log_std: float | Array,
+    learned_std: bool,
+    shared: bool,
+) -> SeparateNetworks | SharedNetworks:
+    """pi(a | o) and V(o), on one torso or on one each; see `create_policy`. Raises BadInput as it does."""
+    if not shared:
+        policy_key, value_key = jax.random.split(key)
+        policy = create_policy(policy_key, spec, encoder, torso, initial_log_std, learned_std)
+        return SeparateNetworks(policy, create_value(value_key, spec, encoder, torso))
+    features = MLP(())  # the heads see what the torso made
+    head = Policy(features, parameterize(spec.action_space), std="free" if learned_std else "fixed")
+    both = Network.create(
+        PolicyAndValue(torso, head, Value(features)), key, encoder(zeros(spec.observation_space, (1,)))
+    )
+    return SharedNetworks(
+        Network({**both.params, "policy": _with_log_std(both.params["policy"], initial_log_std)}, both.module)
+    )
+
+
+def _with_log_std(params: Tree, initial_log_std: float | Array) -> Tree:
+    """A policy's parameters with the log standard deviation set, if it has one. As data: the module is static."""
+    if "log_std" not in params:
+        return params
+    return {**params, "log_std": jnp.full_like(params["log_std"], initial_log_std)}
 
 
 def act(behavior: Behavior, observation: Tree, key: Key, explore: bool) -> tuple[Tree, dict[str, Array]]:
@@ -142,6 +213,6 @@ def random_order(key: Key, size: int) -> Int[Array, "B"]:
     return (mixed & (2**index_bits - 1)).astype(jnp.int32)
 
 
-def explained_variance(value: Float[Array, "B"], target: Float[Array, "B"]) -> Float[Array, ""]:
+def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*batch"]) -> Float[Array, ""]:
     """1 - Var(target - value) / Var(target): 1 is perfect, 0 no better than a constant."""
     return 1.0 - jnp.var(target - value) / (jnp.var(target) + 1e-8)

@@ -138,6 +138,18 @@ class Value(nn.Module):
         return nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))(self.torso(observation))[..., 0]
 
 
+class PolicyAndValue(nn.Module):
+    """Both heads on one torso: pi(. | o) and V(o) for one pass through the hidden layers. The heads read features."""
+
+    torso: nn.Module
+    policy: Policy
+    value: Value
+
+    def __call__(self, observation: Tree) -> tuple[Distribution, Float[Array, "*batch"]]:
+        features = self.torso(observation)
+        return self.policy(features), self.value(features)
+
+
 class Critics(nn.Module):
     """Several independent Q(o, a) side by side: [*batch, num_critics].
 

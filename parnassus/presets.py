@@ -12,6 +12,7 @@ from parnassus.types import Algorithm, BadInput
 
 # Where the algorithms live, by the names of the command line; imported when asked for.
 ALGORITHMS = {
+    "a2c": ("parnassus.algorithms.a2c", "A2C"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),
     "q-learning": ("parnassus.algorithms.q_learning", "QLearning"),
     "reinforce": ("parnassus.algorithms.reinforce", "REINFORCE"),

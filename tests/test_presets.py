@@ -71,7 +71,7 @@ def test_names():
 def test_unknown_names_are_suggested():
     with pytest.raises(BadInput, match="unknown algorithm 'q_learning'; did you mean q-learning"):
         presets.preset("q_learning", "FrozenLake-v1")
-    with pytest.raises(BadInput, match="unknown algorithm 'zzz'; choose one of ppo, q-learning, reinforce, sac"):
+    with pytest.raises(BadInput, match="unknown algorithm 'zzz'; choose one of a2c, "):
         presets.algorithm_class("zzz")
     with pytest.raises(BadInput, match="unknown kind of hyper-parameter 'os.system'"):
         presets.part_class("os.system")
