@@ -14,10 +14,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from parnassus.algorithms.a2c import A2C as A2C
+    from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
     from parnassus.algorithms.ppo import PPO as PPO
+    from parnassus.algorithms.q_actor_critic import QActorCritic as QActorCritic
     from parnassus.algorithms.q_learning import QLearning as QLearning
     from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
     from parnassus.algorithms.sac import SAC as SAC
+    from parnassus.algorithms.td_actor_critic import TDActorCritic as TDActorCritic
     from parnassus.evaluation import evaluate as evaluate
     from parnassus.objectives import AdaptiveKL as AdaptiveKL
     from parnassus.objectives import Clip as Clip
@@ -42,10 +45,13 @@ if TYPE_CHECKING:
 # Imported when first used: `parnassus --help` and `import parnassus` stay instant, JAX loads when it is needed.
 _HOME = {
     "A2C": "algorithms.a2c",
+    "AdvantageActorCritic": "algorithms.advantage_actor_critic",
     "PPO": "algorithms.ppo",
+    "QActorCritic": "algorithms.q_actor_critic",
     "QLearning": "algorithms.q_learning",
     "REINFORCE": "algorithms.reinforce",
     "SAC": "algorithms.sac",
+    "TDActorCritic": "algorithms.td_actor_critic",
     "evaluate": "evaluation",
     **dict.fromkeys(["AdaptiveKL", "Clip", "FixedKL", "Unclipped"], "objectives"),
     "Run": "run",

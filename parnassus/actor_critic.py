@@ -6,14 +6,15 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from gymnasium import spaces
 from jaxtyping import Array, Float, Int
 
 from parnassus.distributions import Distribution, parameterize
 from parnassus.encoding import Encoder, zeros
-from parnassus.networks import MLP, Network, Policy, PolicyAndValue, Value
+from parnassus.networks import MLP, ActionValue, Network, Policy, PolicyAndValue, Value
 from parnassus.normalization import RewardScaler
 from parnassus.returns import generalized_advantages
-from parnassus.types import Key, Spec, Transition, Tree, pytree
+from parnassus.types import BadInput, Key, Spec, Transition, Tree, pytree
 
 
 class Behavior(NamedTuple):
@@ -63,6 +64,17 @@ def create_policy(
 def create_value(key: Key, spec: Spec, encoder: Encoder, torso: nn.Module) -> Network:
     """V(o), a network of its own."""
     return Network.create(Value(torso), key, encoder(zeros(spec.observation_space, (1,))))
+
+
+def create_action_value(key: Key, spec: Spec, encoder: Encoder, torso: nn.Module) -> Network:
+    """Q(o, a), a network of its own. Raises BadInput for actions that are neither Discrete nor a Box."""
+    space = spec.action_space
+    if not isinstance(space, spaces.Discrete | spaces.Box):
+        raise BadInput(f"an action value needs a Discrete or Box action space, not {space}")
+    num_actions = int(space.n) if isinstance(space, spaces.Discrete) else None
+    module = ActionValue(torso, num_actions, len(space.shape or ()))
+    observation = encoder(zeros(spec.observation_space, (1,)))
+    return Network.create(module, key, observation, jnp.asarray(zeros(space, (1,))))
 
 
 class SeparateNetworks(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from parnassus.distributions import Distribution, Parameterization
 from parnassus.types import BadInput, Key, Tree, pytree
@@ -136,6 +136,22 @@ class Value(nn.Module):
     @nn.compact
     def __call__(self, observation: Tree) -> Float[Array, "*batch"]:
         return nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))(self.torso(observation))[..., 0]
+
+
+class ActionValue(nn.Module):
+    """Q(o, a), [*batch]: for discrete actions an output for each, for real ones features of observation and action."""
+
+    torso: nn.Module
+    num_actions: int | None  # None: real actions
+    action_dims: int = 0  # how many dimensions one action has
+
+    @nn.compact
+    def __call__(self, observation: Tree, action: Num[Array, "..."]) -> Float[Array, "*batch"]:
+        if self.num_actions is None:
+            action = action.reshape(*action.shape[: action.ndim - self.action_dims], -1)
+            return nn.Dense(1)(self.torso(observation, action))[..., 0]
+        values = nn.Dense(self.num_actions)(self.torso(observation))
+        return (values * jax.nn.one_hot(action, self.num_actions)).sum(-1)
 
 
 class PolicyAndValue(nn.Module):

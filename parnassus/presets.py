@@ -13,10 +13,13 @@ from parnassus.types import Algorithm, BadInput
 # Where the algorithms live, by the names of the command line; imported when asked for.
 ALGORITHMS = {
     "a2c": ("parnassus.algorithms.a2c", "A2C"),
+    "advantage-actor-critic": ("parnassus.algorithms.advantage_actor_critic", "AdvantageActorCritic"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),
+    "q-actor-critic": ("parnassus.algorithms.q_actor_critic", "QActorCritic"),
     "q-learning": ("parnassus.algorithms.q_learning", "QLearning"),
     "reinforce": ("parnassus.algorithms.reinforce", "REINFORCE"),
     "sac": ("parnassus.algorithms.sac", "SAC"),
+    "td-actor-critic": ("parnassus.algorithms.td_actor_critic", "TDActorCritic"),
 }
 # The dataclasses that may be values of hyper-parameters: with the algorithms, all that a config.json can name.
 PARTS = {

@@ -13,7 +13,8 @@
 A2C waits for all its actors and takes one step with the mean of their gradients, where each actor of A3C takes a step
 of its own when it likes. The paper sums over the segment; the mean over its n * N steps differs by a factor that
 RMSProp removes, and keeps learning rates and gradient clipping apart from n and N. With gae_lambda below 1 the
-advantage R - V_phi(o_t) becomes the generalised advantage estimate, which weighs all shorter returns.
+advantage R - V_phi(o_t) becomes the generalised advantage estimate, which weighs all shorter returns. With a
+temperature alpha > 0 the rewards are r - alpha log pi_theta(a | o): the maximum-entropy objective, see `soft_rewards`.
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -31,6 +32,7 @@ from parnassus.actor_critic import (
     create_networks,
     explained_variance,
     scale_rewards,
+    soft_rewards,
 )
 from parnassus.encoding import Encoder
 from parnassus.networks import Network, Torso
@@ -64,6 +66,7 @@ class A2C:
     discount: Fraction = 0.99  # gamma, of future rewards
     gae_lambda: Fraction = 1.0  # 1: n-step returns as in the paper; less: the generalised advantage estimator
     entropy_coefficient: NonNegative = 0.0  # beta, of the entropy bonus
+    temperature: NonNegative | Linear = 0.0  # alpha, of the entropy inside the return
     value_coefficient: NonNegative = 0.5  # c, of the value loss
     max_grad_norm: NonNegative = 0.5  # the global norm that gradients are clipped to
     initial_log_std: float = 0.0  # of a Gaussian policy, whose actions live in [-1, 1]
@@ -106,6 +109,7 @@ class A2C:
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """One step along the mean gradient of the N segments."""
+        trajectory = soft_rewards(trajectory, at(self.temperature, learner.progress))
         reward, rewards = scale_rewards(learner, trajectory, self.discount)
         segment = trajectory._replace(reward=reward)
         grads, metrics = self.segment_gradient(learner.networks, learner.encoder, segment)
