@@ -1,4 +1,4 @@
-"""Advantage actor-critic: the policy gradient with the advantage of two critics, Q_w - V_v.
+"""Advantage actor-critic with two critics, Q_w - V_v (Sutton, McAllester, Singh & Mansour 2000, section 3).
 
     initialise the policy pi_theta and the critics V_v and Q_w
     repeat, for one step in each of N environments                                      (the collector)
