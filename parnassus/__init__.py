@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from parnassus.advantages import GAE as GAE
+    from parnassus.advantages import TD as TD
+    from parnassus.advantages import NStep as NStep
+    from parnassus.advantages import RewardsToGo as RewardsToGo
     from parnassus.algorithms.a2c import A2C as A2C
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
     from parnassus.algorithms.ppo import PPO as PPO
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
     from parnassus.algorithms.sac import SAC as SAC
     from parnassus.algorithms.td_actor_critic import TDActorCritic as TDActorCritic
+    from parnassus.algorithms.vpg import VPG as VPG
     from parnassus.evaluation import evaluate as evaluate
     from parnassus.objectives import AdaptiveKL as AdaptiveKL
     from parnassus.objectives import Clip as Clip
@@ -52,6 +57,8 @@ _HOME = {
     "REINFORCE": "algorithms.reinforce",
     "SAC": "algorithms.sac",
     "TDActorCritic": "algorithms.td_actor_critic",
+    "VPG": "algorithms.vpg",
+    **dict.fromkeys(["GAE", "NStep", "RewardsToGo", "TD"], "advantages"),
     "evaluate": "evaluation",
     **dict.fromkeys(["AdaptiveKL", "Clip", "FixedKL", "Unclipped"], "objectives"),
     "Run": "run",

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 from gymnasium import spaces
 from jaxtyping import Array, Float, Int
@@ -203,6 +204,36 @@ def estimate(
         reward, value, next_value, trajectory.terminated, trajectory.truncated, discount, gae_lambda
     )
     return flatten(Batch(observation, trajectory.action, trajectory.extras["log_prob"], advantage, advantage + value))
+
+
+def fit_value(
+    value: Network,
+    optimizer: optax.GradientTransformation,
+    optimizer_state: optax.OptState,
+    observation: Tree,
+    target: Float[Array, "B"],
+    key: Key,
+    num_epochs: int,
+    minibatch_size: int,
+) -> tuple[Network, optax.OptState]:
+    """V after a regression on E[(V(o) - target)^2], by epochs of minibatches; observations [B, ...] are encoded.
+
+    `minibatch_size` must divide B.
+    """
+
+    def step(carry: tuple, minibatch: tuple) -> tuple[tuple, None]:
+        value, state = carry
+        here, wanted = minibatch
+        grads = jax.grad(lambda value: ((value(here) - wanted) ** 2).mean())(value)
+        updates, state = optimizer.update(grads, state)
+        return (optax.apply_updates(value, updates), state), None
+
+    def epoch(carry: tuple, epoch_key: Key) -> tuple[tuple, None]:
+        order = random_order(epoch_key, target.size)
+        shuffled = jax.tree.map(lambda x: x[order].reshape(-1, minibatch_size, *x.shape[1:]), (observation, target))
+        return jax.lax.scan(step, carry, shuffled)
+
+    return jax.lax.scan(epoch, (value, optimizer_state), jax.random.split(key, num_epochs))[0]
 
 
 def flatten(trajectory: Tree) -> Tree:

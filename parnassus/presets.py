@@ -20,13 +20,18 @@ ALGORITHMS = {
     "reinforce": ("parnassus.algorithms.reinforce", "REINFORCE"),
     "sac": ("parnassus.algorithms.sac", "SAC"),
     "td-actor-critic": ("parnassus.algorithms.td_actor_critic", "TDActorCritic"),
+    "vpg": ("parnassus.algorithms.vpg", "VPG"),
 }
 # The dataclasses that may be values of hyper-parameters: with the algorithms, all that a config.json can name.
 PARTS = {
     "AdaptiveKL": ("parnassus.objectives", "AdaptiveKL"),
     "Clip": ("parnassus.objectives", "Clip"),
     "FixedKL": ("parnassus.objectives", "FixedKL"),
+    "GAE": ("parnassus.advantages", "GAE"),
     "Linear": ("parnassus.schedules", "Linear"),
+    "NStep": ("parnassus.advantages", "NStep"),
+    "RewardsToGo": ("parnassus.advantages", "RewardsToGo"),
+    "TD": ("parnassus.advantages", "TD"),
     "Unclipped": ("parnassus.objectives", "Unclipped"),
 }
 
