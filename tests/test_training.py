@@ -12,10 +12,16 @@ import numpy as np
 import pytest
 
 from parnassus import checkpoint, training
+from parnassus.advantages import NStep
+from parnassus.algorithms.a2c import A2C
+from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
+from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.classic import CartPole
 from parnassus.envs.gymnasium import GymnasiumEnvs
@@ -47,6 +53,22 @@ ALGORITHMS: dict[str, Any] = {
         value_clip_range=0.2,
         hidden_sizes=(8,),
     ),
+    "a2c": A2C(
+        learning_rate=Linear(1e-3), temperature=0.1, hidden_sizes=(8,), shared_network=True, normalize_rewards=True
+    ),
+    "a2c-adam": A2C(optimizer="adam", gae_lambda=0.9, normalize_advantages=True, hidden_sizes=(8,)),
+    "vpg": VPG(
+        num_steps=8,
+        num_epochs=2,
+        minibatch_size=16,
+        estimator=NStep(3),
+        hidden_sizes=(8,),
+        normalize_observations=True,
+        normalize_rewards=True,
+    ),
+    "td-actor-critic": TDActorCritic(num_steps=2, hidden_sizes=(8,), normalize_observations=True),
+    "q-actor-critic": QActorCritic(hidden_sizes=(8,)),
+    "advantage-actor-critic": AdvantageActorCritic(hidden_sizes=(8,)),
     "reinforce": REINFORCE(num_steps=16, hidden_sizes=(8,), baseline_rate=0.1),
     "sac": SAC(num_steps=2, minibatch_size=8, replay_size=64, learning_starts=16, hidden_sizes=(8,)),
     "q-learning": QLearning(num_steps=2),

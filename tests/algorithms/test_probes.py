@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 
 from parnassus import training
+from parnassus.algorithms.a2c import A2C
+from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
+from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
@@ -42,6 +47,22 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
         ),
         6_000,
     ),
+    "a2c": (A2C(learning_rate=3e-3, discount=GAMMA, hidden_sizes=(16,)), 16_000),
+    "a2c-shared": (A2C(learning_rate=3e-3, discount=GAMMA, hidden_sizes=(16,), shared_network=True), 16_000),
+    "vpg": (
+        VPG(
+            learning_rate=1e-2,
+            value_learning_rate=1e-2,
+            num_steps=16,
+            minibatch_size=32,
+            discount=GAMMA,
+            hidden_sizes=(16,),
+        ),
+        12_000,
+    ),
+    "td-actor-critic": (TDActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
+    "q-actor-critic": (QActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
+    "advantage-actor-critic": (AdvantageActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "q-learning": (QLearning(learning_rate=0.2, discount=GAMMA, num_steps=8), 4_000),
 }
 N = 4
@@ -49,6 +70,13 @@ N = 4
 
 def ppo_value(algorithm: PPO, learner: Any, observation: Any, key: Any) -> Any:
     return learner.value(learner.encoder(observation))
+
+
+def mean_action_value(algorithm: QActorCritic, learner: Any, observation: Any, key: Any) -> Any:
+    encoded = learner.encoder(observation)
+    probability = jax.nn.softmax(learner.policy(encoded).logits)
+    each = [learner.critic(encoded, jnp.full(len(encoded), action)) for action in range(2)]
+    return (probability * jnp.stack(each, axis=-1)).sum(-1)
 
 
 def sac_value(algorithm: SAC, learner: Any, observation: Any, key: Any) -> Any:
@@ -60,7 +88,13 @@ def q_value(algorithm: QLearning, learner: Any, observation: Any, key: Any) -> A
     return learner.q[observation].max(-1)
 
 
-VALUE: dict[str, Callable] = {"ppo": ppo_value, "sac": sac_value, "q-learning": q_value}
+VALUE: dict[str, Callable] = {
+    **dict.fromkeys(["a2c", "a2c-shared", "vpg", "td-actor-critic", "advantage-actor-critic"], ppo_value),
+    "q-actor-critic": mean_action_value,
+    "ppo": ppo_value,
+    "sac": sac_value,
+    "q-learning": q_value,
+}
 VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
     "constant": (1.0, None),
     "observation": (-1.0, 1.0),
@@ -118,6 +152,16 @@ ACTS_IN = [  # (algorithm, continuous actions)
     ("ppo", True),
     ("reinforce", False),
     ("reinforce", True),
+    ("a2c", False),
+    ("a2c", True),
+    ("a2c-shared", True),
+    ("vpg", False),
+    ("vpg", True),
+    ("td-actor-critic", False),
+    ("td-actor-critic", True),
+    ("q-actor-critic", False),
+    ("advantage-actor-critic", False),
+    ("advantage-actor-critic", True),
     ("sac", True),
     ("q-learning", False),
 ]

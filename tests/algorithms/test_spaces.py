@@ -9,9 +9,14 @@ import pytest
 from gymnasium import spaces
 
 from parnassus import training
+from parnassus.algorithms.a2c import A2C
+from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
+from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector
 from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.evaluation import evaluate
@@ -36,6 +41,11 @@ ACTIONS = {
 }
 ALGORITHMS: dict[str, Any] = {
     "ppo": PPO(num_steps=8, num_epochs=1, minibatch_size=8, hidden_sizes=(8,), normalize_observations=True),
+    "a2c": A2C(hidden_sizes=(8,), shared_network=True),
+    "vpg": VPG(num_steps=8, minibatch_size=16, num_epochs=1, hidden_sizes=(8,)),
+    "td-actor-critic": TDActorCritic(hidden_sizes=(8,)),
+    "q-actor-critic": QActorCritic(hidden_sizes=(8,)),
+    "advantage-actor-critic": AdvantageActorCritic(hidden_sizes=(8,)),
     "reinforce": REINFORCE(num_steps=8, hidden_sizes=(8,)),
     "sac": SAC(num_steps=4, minibatch_size=4, replay_size=64, learning_starts=8, hidden_sizes=(8,)),
 }
@@ -63,6 +73,9 @@ class Strict(gymnasium.Env):
 CASES = [("ppo", o, "discrete") for o in OBSERVATIONS]
 CASES += [("ppo", "vector", a) for a in ACTIONS if a != "discrete"]
 CASES += [("reinforce", "nested", "multi-discrete"), ("reinforce", "image", "box")]
+CASES += [("a2c", "nested", "multi-binary"), ("a2c", "image", "box"), ("vpg", "nested", "multi-discrete")]
+CASES += [("td-actor-critic", "nested", "matrix"), ("q-actor-critic", "image", "discrete")]
+CASES += [("q-actor-critic", "nested", "box"), ("advantage-actor-critic", "vector", "matrix")]
 CASES += [("sac", "nested", "box"), ("sac", "vector", "matrix")]
 
 
