@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from parnassus.advantages import NStep as NStep
     from parnassus.advantages import RewardsToGo as RewardsToGo
     from parnassus.algorithms.a2c import A2C as A2C
+    from parnassus.algorithms.a3c import A3C as A3C
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
     from parnassus.algorithms.ppo import PPO as PPO
     from parnassus.algorithms.q_actor_critic import QActorCritic as QActorCritic
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 # Imported when first used: `parnassus --help` and `import parnassus` stay instant, JAX loads when it is needed.
 _HOME = {
     "A2C": "algorithms.a2c",
+    "A3C": "algorithms.a3c",
     "AdvantageActorCritic": "algorithms.advantage_actor_critic",
     "PPO": "algorithms.ppo",
     "QActorCritic": "algorithms.q_actor_critic",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -172,6 +172,13 @@ class HostCollector:
     def close(self) -> None:
         """Close the environments."""
         self.env.close()
+
+
+def collector_for(env: Env | HostEnv, num_envs: int, exact_resume: bool = True) -> ScanCollector | HostCollector:
+    """What collects from `env`: N copies of a JAX environment, or the N that a HostEnv has."""
+    if hasattr(env, "num_envs") and hasattr(env, "close"):
+        return HostCollector(cast(HostEnv, env), exact_resume)
+    return ScanCollector(cast(Env, env), num_envs)
 
 
 def _count(episodes: Episodes, trajectory: Transition, num_envs: int) -> Episodes:

@@ -10,6 +10,7 @@ Each is a pytree of the numbers that a network produced, over any leading batch 
     action, log_prob = distribution.sample_and_log_prob(key)
 """
 
+import dataclasses
 import math
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -348,3 +349,19 @@ def parameterize(space: gymnasium.Space, squash: bool = False) -> Parameterizati
         case gymnasium.spaces.MultiBinary():
             return Parameterization(math.prod(shape), Bernoulli, event_shape=event_shape)
     raise BadInput(f"actions must be Discrete, MultiDiscrete, MultiBinary or Box, not {space}")
+
+
+def temper(distribution: Distribution, temperature: float | Array) -> Distribution:
+    """p^(1 / temperature), normalised: above 1 it explores more, below 1 less; the mode stays where it is.
+
+    Logits are divided by the temperature, a normal variable's variance is multiplied by it. Raises BadInput for a
+    SquashedGaussian, whose power has no such form.
+    """
+    match distribution:
+        case Reshaped():
+            return dataclasses.replace(distribution, flat=temper(distribution.flat, temperature))
+        case DiagonalGaussian():
+            return dataclasses.replace(distribution, log_std=distribution.log_std + 0.5 * jnp.log(temperature))
+        case Categorical() | MultiCategorical() | Bernoulli():
+            return dataclasses.replace(distribution, logits=distribution.logits / temperature)
+    raise BadInput(f"a {type(distribution).__name__} has no temperature")

@@ -13,6 +13,7 @@ from parnassus.types import Algorithm, BadInput
 # Where the algorithms live, by the names of the command line; imported when asked for.
 ALGORITHMS = {
     "a2c": ("parnassus.algorithms.a2c", "A2C"),
+    "a3c": ("parnassus.algorithms.a3c", "A3C"),
     "advantage-actor-critic": ("parnassus.algorithms.advantage_actor_critic", "AdvantageActorCritic"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),
     "q-actor-critic": ("parnassus.algorithms.q_actor_critic", "QActorCritic"),

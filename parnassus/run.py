@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,19 +25,21 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from parnassus import checkpoint, configuration, envs, training
-from parnassus.collect import HostCollector, ScanCollector
+from parnassus.collect import HostCollector, ScanCollector, collector_for
+from parnassus.distributed import asynchronous
 from parnassus.evaluation import Evaluation, evaluate
 from parnassus.interrupts import Interrupts, stop
 from parnassus.policy import Policy
 from parnassus.presets import algorithm_name, default_num_envs, preset
 from parnassus.schedules import plan
 from parnassus.tracking import CSVSink, Progress, Sink, TensorBoardSink, read_columns
-from parnassus.types import Algorithm, BadInput, Behavior, Env, Spec, TrainingFailed, TrainState
+from parnassus.types import Algorithm, AsynchronousAlgorithm, BadInput, Behavior, Env, Spec, TrainingFailed, TrainState
 
 _SAVING_SHARE = 0.05  # of a run's time
 _MAX_TENSORBOARDS = 32  # each is a thread and an open file; more seeds than that have their metrics.csv alone
 
 Environment = str | Env | Callable[..., Any]
+Source = ScanCollector | HostCollector | asynchronous.Workers  # of experience
 
 
 @dataclass(frozen=True)
@@ -231,12 +234,13 @@ def train(
         "exact_resume": exact_resume,
         "target_return": target_return,
     }
-    collector = _collector(_make(env, num_envs, config, env_options), config)
+    collector = _collector(algorithm, env, config, env_options)
     with ExitStack() as stack:
         stack.callback(_close, getattr(collector, "env", None))
         key = jax.random.key(seed) if seed_list is None else jax.vmap(jax.random.key)(jnp.array(seed_list, jnp.uint32))
-        state = training.init(algorithm, collector, key, steps)
-        iteration_steps = algorithm.num_steps * num_envs
+        driver = _driver(algorithm)
+        state = driver.init(algorithm, collector, key, steps)
+        iteration_steps = algorithm.num_steps * collector.spec.num_envs
         config["chunk_iterations"] = (
             training.default_chunk(algorithm, collector.spec, steps)
             if chunk_steps is None
@@ -330,7 +334,7 @@ class _Job:
     config: dict[str, Any]
     algorithm: Algorithm
     env: Environment
-    collector: ScanCollector | HostCollector
+    collector: Source
 
     def children(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The directories of the seeds and their config.json; nothing for a single run."""
@@ -381,7 +385,7 @@ def _drive(job: _Job, state: TrainState, start: int, quiet: bool) -> Run | Runs:
     planned, target = job.config["steps"], job.config["target_return"]
     title = f"{job.config['algorithm']} on {_env_name(job.env)}"
     began, saving, saved = time.perf_counter(), 0.0, start
-    steps = start
+    steps, driver = start, _driver(job.algorithm)
 
     def save() -> None:
         nonlocal saving, saved
@@ -400,7 +404,7 @@ def _drive(job: _Job, state: TrainState, start: int, quiet: bool) -> Run | Runs:
         if len(sinks) > 1:
             stack.callback(summarize_seeds, job.directory)
         try:
-            for chunk in training.train(job.algorithm, job.collector, state, planned, job.config["chunk_iterations"]):
+            for chunk in driver.train(job.algorithm, job.collector, state, planned, job.config["chunk_iterations"]):
                 state, steps = chunk.state, chunk.steps
                 for i, sink in enumerate(sinks):
                     sink.log(steps, {name: float(_one(x, i)) for name, x in chunk.metrics.items()})
@@ -481,11 +485,11 @@ def _open(directory: Path, algorithm: Algorithm | None, env: Environment | None)
     configuration.configure(several_seeds="seeds" in config)
     if any(map(configuration.is_opaque, config["env_options"].values())):
         raise BadInput(f"config.json cannot rebuild env_options={config['env_options']}: pass env= in Python")
-    collector = _collector(_make(env, config["num_envs"], config), config)
+    collector = _collector(algorithm, env, config)
     job = _Job(directory, config, algorithm, env, collector)
     try:
         template = jax.eval_shape(
-            lambda key: training.init(algorithm, collector, key, config["steps"]), jax.random.key(0)
+            lambda key: _driver(algorithm).init(algorithm, collector, key, config["steps"]), jax.random.key(0)
         )
         found, steps = _load_alike([path / "checkpoints" for path in job.directories()], template)
     except BaseException:
@@ -521,10 +525,18 @@ def _make(env: Environment, num_envs: int, config: dict[str, Any], options: Mapp
     return envs.make(env, num_envs, config["asynchronous"], **(config["env_options"] if options is None else options))
 
 
-def _collector(made: Any, config: dict[str, Any]) -> ScanCollector | HostCollector:
-    if hasattr(made, "num_envs") and hasattr(made, "close"):
-        return HostCollector(made, config["exact_resume"])
-    return ScanCollector(made, config["num_envs"])
+def _driver(algorithm: Algorithm) -> Any:
+    """The module whose `init` and `train` run the algorithm: its methods say whether workers wait for each other."""
+    return asynchronous if isinstance(algorithm, AsynchronousAlgorithm) else training
+
+
+def _collector(
+    algorithm: Algorithm, env: Environment, config: dict[str, Any], options: Mapping[str, Any] | None = None
+) -> Source:
+    num_envs, exact_resume = config["num_envs"], config["exact_resume"]
+    if _driver(algorithm) is asynchronous:
+        return asynchronous.Workers(partial(_make, env, 1, config, options), num_envs, exact_resume)
+    return collector_for(_make(env, num_envs, config, options), num_envs, exact_resume)
 
 
 def _close(env: Any) -> None:

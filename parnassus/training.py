@@ -1,7 +1,7 @@
 """The loop: `iterate` is the whole of training, a chunk is many iterations, `train` yields after each chunk."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -39,16 +39,28 @@ class Chunk(NamedTuple):
     metrics: dict[str, np.ndarray]  # means over the chunk's iterations; [] or, with several seeds, [S]
 
 
+RunChunk = Callable[[TrainState, int], tuple[TrainState, dict[str, np.ndarray]]]
+
+
 @partial(jax.jit, donate_argnames="learner")
 def learn(algorithm: Algorithm, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
     """One call of `algorithm.learn`, with flags that say whether what it was given, and what it said, is finite."""
     learner, metrics = algorithm.learn(learner, trajectory, key)
-    flags = {
+    return learner, {**metrics, **finite_flags(trajectory)}
+
+
+def finite_flags(trajectory: Transition) -> Metrics:
+    """Whether what the environment gave, and what it was given, is finite."""
+    return {
         "finite/reward": jnp.isfinite(trajectory.reward).all(),
         "finite/observation": _all_finite((trajectory.observation, trajectory.next_observation)),
         "finite/action": _all_finite(trajectory.action),
     }
-    return learner, {**metrics, **flags}
+
+
+def episode_sums(actor: Actor) -> Metrics:
+    """How many episodes ended in the last trajectory, and the sums of their returns and lengths."""
+    return {name: getattr(actor.episodes, name) for name in ("ended", "ended_return", "ended_length")}
 
 
 @jax.jit
@@ -63,8 +75,7 @@ def iterate(algorithm: Algorithm, collector: Collector, state: TrainState) -> tu
     key, collect_key, learn_key = split(state.key)
     actor, trajectory = collector.collect(algorithm, algorithm.behavior(state.learner), state.actor, collect_key)
     learner, metrics = learn(algorithm, state.learner, trajectory, learn_key)
-    episodes = {name: getattr(actor.episodes, name) for name in ("ended", "ended_return", "ended_length")}
-    return TrainState(learner, actor, key, state.iteration + 1), {**metrics, **episodes}
+    return TrainState(learner, actor, key, state.iteration + 1), {**metrics, **episode_sums(actor)}
 
 
 @partial(jax.jit, static_argnames=("max_iterations",), donate_argnames="state")
@@ -169,19 +180,29 @@ def train(
     reward, an observation, a metric or a parameter is not finite, or the environment raises.
     """
     algorithm = arrays(algorithm)
-    steps_per_iteration = algorithm.num_steps * collector.spec.num_envs
-    total = -(-steps // steps_per_iteration)
     size = chunk_iterations or default_chunk(algorithm, collector.spec, steps)
+
+    def run(state: TrainState, length: int) -> tuple[TrainState, dict[str, np.ndarray]]:
+        if not collector.is_pure:
+            return host_chunk(algorithm, collector, state, length)
+        state, rows = compiled_chunk(algorithm, collector, state, np.int32(length), max_iterations=size)
+        return state, {name: np.asarray(row)[..., :length] for name, row in rows.items()}
+
+    yield from chunks(run, state, steps, algorithm.num_steps * collector.spec.num_envs, size)
+
+
+def chunks(run: RunChunk, state: TrainState, steps: int, steps_per_iteration: int, size: int) -> Iterator[Chunk]:
+    """Chunks of `size` iterations by `run`, until `steps` were taken; each is checked to be finite.
+
+    `run(state, length)` does so many iterations: the state after them, and the rows of their metrics [..., length].
+    """
+    total = -(-steps // steps_per_iteration)
     iteration = int(np.max(state.iteration))
     while iteration < total:
         # Chunks end at multiples of their size, so that a run stopped anywhere and resumed has the same chunks.
         length = min(size - iteration % size, total - iteration)
         began, compiled_before = time.perf_counter(), _compile_seconds[0]
-        if collector.is_pure:
-            state, rows = compiled_chunk(algorithm, collector, state, np.int32(length), max_iterations=size)
-        else:
-            state, rows = host_chunk(algorithm, collector, state, length)
-        rows = {name: np.asarray(row)[..., :length] for name, row in rows.items()}
+        state, rows = run(state, length)
         compile_seconds = _compile_seconds[0] - compiled_before
         seconds = max(time.perf_counter() - began - compile_seconds, 1e-9)
         raise_if_not_finite(state.learner, rows, iteration, steps_per_iteration)

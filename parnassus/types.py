@@ -100,6 +100,26 @@ class Algorithm(Protocol):
 
 
 @runtime_checkable
+class AsynchronousAlgorithm(Algorithm, Protocol):
+    """One whose workers do not wait for each other: `learn` in two halves, between which others may have written.
+
+    `parnassus.distributed.asynchronous` drives it. Each worker has one environment, so `init` is told of one.
+    """
+
+    def worker(self, index: int, num_workers: int) -> "AsynchronousAlgorithm":
+        """The algorithm as worker `index` runs it: only numbers may differ."""
+
+    def parameters(self, learner: Learner) -> Tree:
+        """The part of the learner that steps are added to; of the rest, the last to write decides."""
+
+    def gradients(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Tree, Metrics]:
+        """What a worker finds with its own copy of the learner."""
+
+    def apply(self, learner: Learner, gradients: Tree, trajectory: Transition) -> Learner:
+        """The learner as it is by now, after a step along these gradients."""
+
+
+@runtime_checkable
 class Collector(Protocol):
     """Where experience comes from: the only impure seam."""
 
