@@ -17,7 +17,8 @@ advantage R - V_phi(o_t) becomes the generalised advantage estimate, which weigh
 temperature alpha > 0 the rewards are r - alpha log pi_theta(a | o): the maximum-entropy objective, see `soft_rewards`.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 import optax
@@ -34,6 +35,7 @@ from parnassus.actor_critic import (
     scale_rewards,
     soft_rewards,
 )
+from parnassus.distributions import Distribution
 from parnassus.encoding import Encoder
 from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
@@ -42,6 +44,7 @@ from parnassus.schedules import Linear, Progress, at
 from parnassus.types import Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
 
 Networks = SeparateNetworks | SharedNetworks
+Heads = TypeVar("Heads", bound=Callable[[Tree], tuple[Distribution, Array]])  # gives pi(. | o) and V(o)
 
 
 class Learner(NamedTuple):
@@ -122,13 +125,13 @@ class A2C:
             learner.progress.advance(reward),
         ), metrics
 
-    def segment_gradient(self, networks: Networks, encoder: Encoder, segment: Transition) -> tuple[Networks, Metrics]:
+    def segment_gradient(self, networks: Heads, encoder: Encoder, segment: Transition) -> tuple[Heads, Metrics]:
         """-(d theta, d phi) / (n * N), and metrics, of a segment [n, N, ...] whose rewards are as the learner sees
         them. Nothing else of the learner is read, so whoever holds a copy of the parameters can compute it."""
         _, next_value = networks(encoder(segment.next_observation))
         observation = encoder(segment.observation)
 
-        def loss(networks: Networks) -> tuple[Array, Metrics]:
+        def loss(networks: Heads) -> tuple[Array, Metrics]:
             distribution, value = networks(observation)
             # V(o_t) in advantage and target comes from this same pass; no gradient goes through it.
             baseline = jax.lax.stop_gradient(value)

@@ -124,8 +124,8 @@ class A3C:
         reward, _ = scale_rewards(learner, trajectory, self.discount)
         networks = Tempered(learner.networks, self.temperature)
         segment = trajectory._replace(reward=reward)
-        d, metrics = self.synchronous.segment_gradient(networks, learner.encoder, segment)  # type: ignore[arg-type]
-        return d.networks, metrics  # type: ignore[union-attr]
+        d, metrics = self.synchronous.segment_gradient(networks, learner.encoder, segment)
+        return d.networks, metrics
 
     def apply(self, learner: Learner, gradients: Networks, trajectory: Transition) -> Learner:
         """The optimiser's step from wherever theta and g are by now; the running statistics see the segment."""

@@ -32,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import cloudpickle  # type: ignore[import-untyped]
 import jax
@@ -120,6 +120,7 @@ def train(
         yield from training.chunks(partial(_run_chunk, crew), state, steps, algorithm.num_steps, size)
 
 
+@runtime_checkable
 class Crew(Protocol):
     """The workers at work."""
 
@@ -187,11 +188,13 @@ class Layout:
         """The length of the vector."""
         return sum(int(np.prod(shape)) for shape in self.shapes)
 
-    @partial(jax.jit, static_argnums=0)
-    def pack(self, learner: Learner) -> Int[Array, "words"]:
-        """The learner as words."""
+    def pack(self, learner: Learner) -> np.ndarray:
+        """The learner as words, int32.
+
+        On the host: compiled together with what made the learner, this would change the last bits of its numbers.
+        """
         leaves = jax.tree.leaves(learner)
-        return jnp.concatenate([jax.lax.bitcast_convert_type(leaves[i], jnp.int32).ravel() for i in self.order])
+        return np.concatenate([np.asarray(leaves[i]).ravel().view(np.int32) for i in self.order])
 
     @partial(jax.jit, static_argnums=0)
     def unpack(self, words: Int[Array, "words"] | np.ndarray) -> Learner:
@@ -265,11 +268,12 @@ def work(
             algorithm, collector, shared.layout, shared.words.copy(), actor, key
         )
         before = shared.words.copy()
-        shared.add(before, np.asarray(_apply(algorithm, shared.layout, before, gradients, trajectory)))
+        after = _apply(algorithm, shared.layout, before, gradients, trajectory)
+        shared.add(before, shared.layout.pack(after))
         rows.append(row)
     if not rows:
         return Done(actor, key, {})
-    values = np.stack([np.asarray(row.values) for row in rows], axis=-1)
+    values = np.stack([np.asarray(row.values) for row in rows], axis=-1).astype(np.float64)
     return Done(actor, key, dict(zip(rows[0].names, values, strict=True)))
 
 
@@ -299,8 +303,8 @@ def _differentiate(
 @partial(jax.jit, static_argnames="layout")
 def _apply(
     algorithm: AsynchronousAlgorithm, layout: Layout, words: Tree, gradients: Tree, trajectory: Transition
-) -> Int[Array, "words"]:
-    return layout.pack(algorithm.apply(layout.unpack(words), gradients, trajectory))
+) -> Learner:
+    return algorithm.apply(layout.unpack(words), gradients, trajectory)
 
 
 def _layout(algorithm: AsynchronousAlgorithm, spec: Spec) -> Layout:
