@@ -178,7 +178,7 @@ def collector_for(env: Env | HostEnv, num_envs: int, exact_resume: bool = True) 
     """What collects from `env`: N copies of a JAX environment, or the N that a HostEnv has."""
     if hasattr(env, "num_envs") and hasattr(env, "close"):
         return HostCollector(cast(HostEnv, env), exact_resume)
-    return ScanCollector(cast(Env, env), num_envs)
+    return ScanCollector(env, num_envs)
 
 
 def _count(episodes: Episodes, trajectory: Transition, num_envs: int) -> Episodes:

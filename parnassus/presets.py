@@ -62,6 +62,15 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         "normalize_observations": True,
         "normalize_rewards": True,
     }
+    mujoco_a3c = {
+        "num_steps": 20,
+        "learning_rate": Linear(7e-4, 0.0),
+        "gae_lambda": 0.95,
+        "entropy_coefficient": 0.0,
+        "initial_log_std": -1.0,
+        "normalize_observations": True,
+        "normalize_rewards": True,
+    }
     return {
         ("ppo", "CartPole-v1"): (cartpole_ppo, {"num_envs": 8}),
         ("ppo", "Pendulum-v1"): (
@@ -77,6 +86,18 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ),
         ("ppo", "HalfCheetah-v5"): ({**mujoco_ppo, "discount": 0.98, "gae_lambda": 0.92}, {"num_envs": 8}),
         ("ppo", "Hopper-v5"): (mujoco_ppo, {"num_envs": 8}),
+        # Segments of 20 steps: of 5, one environment's gradient is noisy, and an update costs nearly as much.
+        ("a3c", "CartPole-v1"): (
+            {"num_steps": 20, "learning_rate": Linear(2e-3, 0.0), "entropy_coefficient": 0.0},
+            {"num_envs": 2},
+        ),
+        ("a3c", "Pendulum-v1"): (
+            {**mujoco_a3c, "discount": 0.9, "gae_lambda": 0.9, "optimizer": "adam", "learning_rate": Linear(1e-3, 0.0)},
+            {"num_envs": 2},
+        ),
+        ("a3c", "InvertedPendulum-v5"): (mujoco_a3c, {"num_envs": 2}),
+        ("a3c", "Hopper-v5"): (mujoco_a3c, {"num_envs": 2}),
+        ("a3c", "HalfCheetah-v5"): (mujoco_a3c, {"num_envs": 2}),
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
         ("sac", "HalfCheetah-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),
         ("sac", "Hopper-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),

@@ -14,6 +14,7 @@ import pytest
 from parnassus import checkpoint, training
 from parnassus.advantages import NStep
 from parnassus.algorithms.a2c import A2C
+from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
@@ -56,6 +57,7 @@ ALGORITHMS: dict[str, Any] = {
     "a2c": A2C(
         learning_rate=Linear(1e-3), temperature=0.1, hidden_sizes=(8,), shared_network=True, normalize_rewards=True
     ),
+    "a3c": A3C(hidden_sizes=(8,), normalize_observations=True),  # synchronously: the asynchronous driver is not exact
     "a2c-adam": A2C(optimizer="adam", gae_lambda=0.9, normalize_advantages=True, hidden_sizes=(8,)),
     "vpg": VPG(
         num_steps=8,

@@ -18,7 +18,7 @@ temperature alpha > 0 the rewards are r - alpha log pi_theta(a | o): the maximum
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import jax
 import optax
@@ -35,7 +35,6 @@ from parnassus.actor_critic import (
     scale_rewards,
     soft_rewards,
 )
-from parnassus.distributions import Distribution
 from parnassus.encoding import Encoder
 from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
@@ -44,7 +43,7 @@ from parnassus.schedules import Linear, Progress, at
 from parnassus.types import Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
 
 Networks = SeparateNetworks | SharedNetworks
-Heads = TypeVar("Heads", bound=Callable[[Tree], tuple[Distribution, Array]])  # gives pi(. | o) and V(o)
+Heads = TypeVar("Heads", bound=Callable[..., Any])  # gives pi(. | o) and V(o)
 
 
 class Learner(NamedTuple):

@@ -27,10 +27,11 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from parnassus.actor_critic import Behavior, act, scale_rewards
+from parnassus.actor_critic import Behavior, act, scale_rewards, soft_rewards
 from parnassus.algorithms.a2c import A2C, Learner, Networks
 from parnassus.distributions import Distribution, temper
-from parnassus.schedules import Linear
+from parnassus.normalization import RewardScaler
+from parnassus.schedules import Linear, at
 from parnassus.types import Bounds, Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
 
 
@@ -58,10 +59,11 @@ class A3C:
     discount: Fraction = 0.99  # gamma, of future rewards
     gae_lambda: Fraction = 1.0  # 1: n-step returns as in the paper; less: the generalised advantage estimator
     entropy_coefficient: NonNegative = 0.01  # c2, of the entropy bonus
+    temperature: NonNegative | Linear = 0.0  # alpha, of the entropy inside the return
     value_coefficient: NonNegative = 0.5  # c1, of the value loss
     max_grad_norm: NonNegative = 0.5  # the global norm that gradients are clipped to
-    temperature: Annotated[float, Bounds(1e-3)] = 1.0  # of exploring: actions are drawn from pi^(1 / temperature)
-    temperature_ratio: Annotated[float, Bounds(1e-3)] = 1.0  # the last worker's temperature over the first's
+    exploration: Annotated[float, Bounds(1e-3)] = 1.0  # a temperature: actions are drawn from pi^(1 / exploration)
+    exploration_ratio: Annotated[float, Bounds(1e-3)] = 1.0  # the last worker's temperature over the first's
     initial_log_std: float = 0.0  # of a Gaussian policy, whose actions live in [-1, 1]
     learned_std: bool = True  # of a Gaussian policy; False: it stays as it is
     normalize_advantages: bool = False  # to mean 0 and variance 1 in each segment
@@ -88,10 +90,10 @@ class A3C:
     def worker(self, index: int, num_workers: int) -> "A3C":
         """The algorithm as this worker runs it: at a temperature of its own, if there is a ratio between them.
 
-        Temperatures go up geometrically from the first worker to the last, with `temperature` in the middle.
+        Temperatures go up geometrically from the first worker to the last, with `exploration` in the middle.
         """
         position = index / (num_workers - 1) - 0.5 if num_workers > 1 else 0.0
-        return dataclasses.replace(self, temperature=self.temperature * self.temperature_ratio**position)
+        return dataclasses.replace(self, exploration=self.exploration * self.exploration_ratio**position)
 
     def parameters(self, learner: Learner) -> Networks:
         """theta and theta_v: all workers' steps are added to them. Of the rest, the last to write decides."""
@@ -110,7 +112,7 @@ class A3C:
         if not explore:
             action, extras = act(behavior, observation, key, explore)
             return action, memory, extras
-        distribution = temper(behavior.policy(behavior.encoder(observation)), self.temperature)
+        distribution = temper(behavior.policy(behavior.encoder(observation)), self.exploration)
         action, log_prob = distribution.sample_and_log_prob(key)
         return action, memory, {"log_prob": log_prob}
 
@@ -121,8 +123,8 @@ class A3C:
 
     def gradients(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Networks, Metrics]:
         """d of one segment, by the worker's own copy of the learner; of the policy that acted, temperature and all."""
-        reward, _ = scale_rewards(learner, trajectory, self.discount)
-        networks = Tempered(learner.networks, self.temperature)
+        reward, _ = self.rewards(learner, trajectory)
+        networks = Tempered(learner.networks, self.exploration)
         segment = trajectory._replace(reward=reward)
         d, metrics = self.synchronous.segment_gradient(networks, learner.encoder, segment)
         return d.networks, metrics
@@ -131,7 +133,7 @@ class A3C:
         """The optimiser's step from wherever theta and g are by now; the running statistics see the segment."""
         transformation = self.synchronous.transformation(learner.progress)
         updates, optimizer_state = transformation.update(gradients, learner.optimizer)
-        _, rewards = scale_rewards(learner, trajectory, self.discount)
+        _, rewards = self.rewards(learner, trajectory)
         return Learner(
             optax.apply_updates(learner.networks, updates),
             optimizer_state,
@@ -139,3 +141,11 @@ class A3C:
             rewards,
             learner.progress.advance(trajectory.reward),
         )
+
+    def rewards(self, learner: Learner, trajectory: Transition) -> tuple[Float[Array, "T N"], RewardScaler | None]:
+        """The segment's rewards as the learner sees them, and the scaler that has seen them. [T, N]
+
+        Workers share the scaler, so its running return goes on from another worker's: it is a scale, nothing more.
+        """
+        soft = soft_rewards(trajectory, at(self.temperature, learner.progress))
+        return scale_rewards(learner, soft, self.discount)

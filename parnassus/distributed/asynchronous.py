@@ -50,6 +50,7 @@ from parnassus.types import (
     Env,
     HostEnv,
     Key,
+    Keys,
     Learner,
     ParnassusError,
     Spec,
@@ -75,7 +76,7 @@ class Workers:
             self.first.close()
 
 
-def init(algorithm: AsynchronousAlgorithm, workers: Workers, key: Key, steps: int) -> TrainState:
+def init(algorithm: AsynchronousAlgorithm, workers: Workers, key: Key | Keys, steps: int) -> TrainState:
     """The state before the first segment: one learner; actors and keys of all workers, [W, ...].
 
     Raises BadInput as `training.init` does, and for several seeds.

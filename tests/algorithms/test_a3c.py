@@ -26,6 +26,7 @@ FIELDS = {
     "normalize_observations": True,
     "normalize_rewards": True,
     "entropy_coefficient": 0.01,
+    "temperature": 0.05,
 }
 
 
@@ -98,14 +99,14 @@ def test_gradients_change_nothing_and_apply_adds_its_step_to_what_it_finds():
 
 
 def test_temperatures_are_spread_over_the_workers():
-    algorithm = A3C(temperature=2.0, temperature_ratio=4.0)
-    np.testing.assert_allclose([algorithm.worker(i, 3).temperature for i in range(3)], [1.0, 2.0, 4.0])
-    assert algorithm.worker(0, 1).temperature == 2.0
+    algorithm = A3C(exploration=2.0, exploration_ratio=4.0)
+    np.testing.assert_allclose([algorithm.worker(i, 3).exploration for i in range(3)], [1.0, 2.0, 4.0])
+    assert algorithm.worker(0, 1).exploration == 2.0
     assert A3C().worker(5, 8) == A3C()
 
 
 def test_a_worker_explores_at_its_temperature_and_evaluation_knows_none():
-    hot = A3C(temperature=3.0, hidden_sizes=(8,))
+    hot = A3C(exploration=3.0, hidden_sizes=(8,))
     learner, trajectory = segment(hot)
     observation = trajectory.observation[0]
     behavior = hot.behavior(learner)
@@ -120,7 +121,7 @@ def test_a_worker_explores_at_its_temperature_and_evaluation_knows_none():
 
 def test_the_gradient_is_that_of_the_policy_that_acted():
     """At a temperature: of the log-probability of the actions taken, weighted with R - V, R summed from the back."""
-    hot = A3C(temperature=2.0, num_steps=6, hidden_sizes=(), entropy_coefficient=0.0, value_coefficient=0.0)
+    hot = A3C(exploration=2.0, num_steps=6, hidden_sizes=(), entropy_coefficient=0.0, value_coefficient=0.0)
     learner, trajectory = segment(hot)
     d, _ = hot.gradients(learner, trajectory, jax.random.key(0))
     value = learner.value(trajectory.observation)
@@ -142,7 +143,7 @@ def test_the_gradient_is_that_of_the_policy_that_acted():
 
 
 def test_it_learns_at_different_temperatures_from_several_workers():
-    algorithm = A3C(learning_rate=1e-2, num_steps=8, temperature_ratio=2.0, hidden_sizes=(16,))
+    algorithm = A3C(learning_rate=1e-2, num_steps=8, exploration_ratio=2.0, hidden_sizes=(16,))
     workers = asynchronous.Workers(lambda: Probe("conditional"), 4)
     state = asynchronous.init(algorithm, workers, jax.random.key(0), 8_000)
     *_, chunk = asynchronous.train(algorithm, workers, state, 8_000)

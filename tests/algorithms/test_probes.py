@@ -10,6 +10,7 @@ import pytest
 
 from parnassus import training
 from parnassus.algorithms.a2c import A2C
+from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
@@ -48,6 +49,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
         6_000,
     ),
     "a2c": (A2C(learning_rate=3e-3, discount=GAMMA, hidden_sizes=(16,)), 16_000),
+    "a3c": (A3C(learning_rate=3e-3, discount=GAMMA, hidden_sizes=(16,)), 16_000),
     "a2c-shared": (A2C(learning_rate=3e-3, discount=GAMMA, hidden_sizes=(16,), shared_network=True), 16_000),
     "vpg": (
         VPG(
@@ -89,7 +91,7 @@ def q_value(algorithm: QLearning, learner: Any, observation: Any, key: Any) -> A
 
 
 VALUE: dict[str, Callable] = {
-    **dict.fromkeys(["a2c", "a2c-shared", "vpg", "td-actor-critic", "advantage-actor-critic"], ppo_value),
+    **dict.fromkeys(["a2c", "a2c-shared", "a3c", "vpg", "td-actor-critic", "advantage-actor-critic"], ppo_value),
     "q-actor-critic": mean_action_value,
     "ppo": ppo_value,
     "sac": sac_value,
@@ -155,6 +157,8 @@ ACTS_IN = [  # (algorithm, continuous actions)
     ("a2c", False),
     ("a2c", True),
     ("a2c-shared", True),
+    ("a3c", False),
+    ("a3c", True),
     ("vpg", False),
     ("vpg", True),
     ("td-actor-critic", False),

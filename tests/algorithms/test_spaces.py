@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from parnassus import training
 from parnassus.algorithms.a2c import A2C
+from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
@@ -41,6 +42,7 @@ ACTIONS = {
 }
 ALGORITHMS: dict[str, Any] = {
     "ppo": PPO(num_steps=8, num_epochs=1, minibatch_size=8, hidden_sizes=(8,), normalize_observations=True),
+    "a3c": A3C(hidden_sizes=(8,), exploration=2.0),
     "a2c": A2C(hidden_sizes=(8,), shared_network=True),
     "vpg": VPG(num_steps=8, minibatch_size=16, num_epochs=1, hidden_sizes=(8,)),
     "td-actor-critic": TDActorCritic(hidden_sizes=(8,)),
@@ -73,6 +75,7 @@ class Strict(gymnasium.Env):
 CASES = [("ppo", o, "discrete") for o in OBSERVATIONS]
 CASES += [("ppo", "vector", a) for a in ACTIONS if a != "discrete"]
 CASES += [("reinforce", "nested", "multi-discrete"), ("reinforce", "image", "box")]
+CASES += [("a3c", "vector", "matrix"), ("a3c", "classes", "multi-discrete")]
 CASES += [("a2c", "nested", "multi-binary"), ("a2c", "image", "box"), ("vpg", "nested", "multi-discrete")]
 CASES += [("td-actor-critic", "nested", "matrix"), ("q-actor-critic", "image", "discrete")]
 CASES += [("q-actor-critic", "nested", "box"), ("advantage-actor-critic", "vector", "matrix")]
