@@ -55,6 +55,9 @@ REJAX_PPO = {
     "normalize_rewards": False,
 }
 
+# A3C's own defaults, with the segments of its preset for CartPole.
+A3C = {"num_steps": 20}
+
 # For an accelerator: short rollouts in thousands of environments, four minibatches, four epochs. No peer's defaults.
 WIDE_PPO = {**REJAX_PPO, "num_steps": 32, "num_minibatches": 4, "num_epochs": 4}
 
@@ -76,7 +79,7 @@ class Task:
 
     name: str
     title: str
-    algorithm: str  # "ppo" or "sac"
+    algorithm: str  # "ppo", "sac" or "a3c"
     env: str  # a Gymnasium or gymnax name, without any prefix
     num_envs: int
     hyperparameters: dict
@@ -135,6 +138,13 @@ def _gymnax(num_envs: int, chunk_steps: int) -> Task:
     title = f"PPO, gymnax CartPole-v1, {num_envs} environments"
     sides = (ours("gymnax:"), rejax(1.2))
     return Task(f"ppo-gymnax-{num_envs}", title, "ppo", "CartPole-v1", num_envs, REJAX_PPO, chunk_steps, 8, sides)
+
+
+def _a3c(prefix: str, where: str, chunk_steps: int) -> Task:
+    """A worker more, against one: each side takes the same number of steps in all."""
+    one = Side("1 worker", "parnassus", "parnassus", {"prefix": prefix, "num_envs": 1}, 1.7)
+    title = f"A3C, {where} CartPole-v1: 2 workers, against 1"
+    return Task(f"a3c-{where.lower()}", title, "a3c", "CartPole-v1", 2, A3C, chunk_steps, 8, (ours(prefix), one))
 
 
 def _wide(num_envs: int) -> Task:
@@ -232,6 +242,8 @@ TASKS = {
             (ours(), Side("10,000 transitions", "parnassus", "parnassus", _replay(10_000), 0.9)),
             note="as fast as with a small replay: it is never copied; see the memory columns",
         ),
+        _a3c("jax:", "jax", 60_000),
+        _a3c("", "Gymnasium", 20_000),
         _wide(2_048),
         _wide(4_096),
         _wide(16_384),

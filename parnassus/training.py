@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def finite_flags(trajectory: Transition) -> Metrics:
     }
 
 
-def episode_sums(actor: Actor) -> Metrics:
+def episode_sums(actor: Actor) -> dict[str, Any]:
     """How many episodes ended in the last trajectory, and the sums of their returns and lengths."""
     return {name: getattr(actor.episodes, name) for name in ("ended", "ended_return", "ended_length")}
 

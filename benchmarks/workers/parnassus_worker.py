@@ -1,6 +1,7 @@
 """Times this library on one job; see clock.py."""
 
 import os
+from functools import partial
 
 from clock import Clock, read_job
 
@@ -23,6 +24,8 @@ def algorithm_for(job: dict) -> object:
             hidden_sizes=(256, 256),
             activation="relu",
         )
+    if job["algorithm"] == "a3c":
+        return pa.A3C(**h)
     is_sb3 = "n_steps" in h  # else: rejax's names
     num_steps = h["n_steps"] if is_sb3 else h["num_steps"]
     no_clipping = 1e9  # rejax's infinity: the norm is computed all the same
@@ -53,20 +56,24 @@ def main() -> None:
 
     from parnassus import envs, training
     from parnassus.collect import HostCollector, ScanCollector
+    from parnassus.distributed import asynchronous
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     env, num_envs, num_seeds = envs.make(job["prefix"] + job["env"], job["num_envs"]), job["num_envs"], job["seeds"]
     is_pure = job["prefix"] in ("jax:", "gymnax:")
-    collector = ScanCollector(env, num_envs) if is_pure else HostCollector(env)
+    driver, collector = training, ScanCollector(env, num_envs) if is_pure else HostCollector(env)
+    if job["algorithm"] == "a3c":
+        driver = asynchronous
+        collector = asynchronous.Workers(partial(envs.make, job["prefix"] + job["env"]), num_envs)
     algorithm = algorithm_for(job)
-    chunk_iterations = job["chunk_steps"] // (algorithm.num_steps * num_envs)
+    chunk_iterations = job["chunk_steps"] // (algorithm.num_steps * collector.spec.num_envs)
     steps = (job["chunks"] + 1) * job["chunk_steps"]
 
     clock = Clock(job)
     key = jax.random.key(0)
-    state = training.init(algorithm, collector, key if num_seeds == 1 else jax.random.split(key, num_seeds), steps)
+    state = driver.init(algorithm, collector, key if num_seeds == 1 else jax.random.split(key, num_seeds), steps)
     clock.mark(0)
-    for chunk in training.train(algorithm, collector, state, steps, chunk_iterations):
+    for chunk in driver.train(algorithm, collector, state, steps, chunk_iterations):
         clock.mark(chunk.steps * num_seeds)
     packages = ["parnassus", "jax", "jaxlib", "flax", "optax", "gymnasium", "mujoco", "envpool", "gymnax", "numpy"]
     more = {}

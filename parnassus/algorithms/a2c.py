@@ -17,8 +17,7 @@ advantage R - V_phi(o_t) becomes the generalised advantage estimate, which weigh
 temperature alpha > 0 the rewards are r - alpha log pi_theta(a | o): the maximum-entropy objective, see `soft_rewards`.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import optax
@@ -43,7 +42,7 @@ from parnassus.schedules import Linear, Progress, at
 from parnassus.types import Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
 
 Networks = SeparateNetworks | SharedNetworks
-Heads = TypeVar("Heads", bound=Callable[..., Any])  # gives pi(. | o) and V(o)
+Heads = Any  # a pytree that, called with encoded observations, gives pi(. | o) and V(o); its gradient is one too
 
 
 class Learner(NamedTuple):
