@@ -292,6 +292,8 @@ def resume(
 ) -> Run | Runs:
     """Go on with a run from its last good checkpoint, to the bits that it would have had without the interruption.
 
+    Except with several asynchronous workers (A3C): their parameters, statistics and counters go on, to other bits.
+
     `steps` plans more environment steps in all (schedules follow the new plan, and an old target return is dropped).
     Raises BadInput as `load` does, and if nothing is left to do.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import learning, report, speed
-from benchmarks.tasks import REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS, Milestone, Setting
+from benchmarks.tasks import A3C, REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS, Milestone, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,7 +111,7 @@ def test_tasks_are_complete(task):
         task.hyperparameters.get("n_steps") or task.hyperparameters.get("num_steps", 1)
     )
     assert task.chunk_steps % steps_per_iteration == 0, "a chunk is a whole number of iterations, on every side"
-    assert task.hyperparameters.keys() in (SB3_PPO.keys(), SB3_SAC.keys(), REJAX_PPO.keys())
+    assert task.hyperparameters.keys() in (SB3_PPO.keys(), SB3_SAC.keys(), REJAX_PPO.keys(), A3C.keys())
     names = [side.name for side in task.sides]
     assert len(set(names)) == len(names) and names[0] == "parnassus"
     for side in task.sides:

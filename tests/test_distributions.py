@@ -7,6 +7,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parnassus import distributions
 from parnassus.distributions import (
     Bernoulli,
     Categorical,
@@ -319,3 +320,26 @@ def test_parameterization_is_a_value():
 def test_parameterize_names_what_it_cannot_do(space):
     with pytest.raises(BadInput, match=rf"or Box, not {type(space).__name__}\("):
         parameterize(space)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_temperature_raises_probabilities_to_a_power(temperature):
+    """log p_T(a) = log p(a) / T up to a constant, for every kind and through its shape; the mode stays."""
+    gaussian = distributions.DiagonalGaussian(jnp.array([0.3, -1.0]), jnp.array([0.2, -0.5]))
+    cases = [
+        (distributions.Categorical(jnp.array([0.3, -1.0, 2.0])), [0, 1, 2]),
+        (distributions.MultiCategorical(jnp.array([0.3, -1.0, 2.0, 0.0]), (2, 2)), [[0, 1], [1, 0], [1, 1]]),
+        (distributions.Bernoulli(jnp.array([0.3, -1.0])), [[0, 1], [1, 0], [1, 1]]),
+        (gaussian, [[0.0, 0.0], [1.0, -2.0], [3.0, 0.5]]),
+        (distributions.Reshaped(gaussian, (2, 1)), [[[0.0], [0.0]], [[1.0], [-2.0]], [[3.0], [0.5]]]),
+    ]
+    for distribution, actions in cases:
+        hot = distributions.temper(distribution, temperature)
+        shift = [hot.log_prob(jnp.array(a)) - distribution.log_prob(jnp.array(a)) / temperature for a in actions]
+        np.testing.assert_allclose(shift, shift[0] * np.ones(3), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(hot.mode(), distribution.mode())
+
+
+def test_a_squashed_gaussian_has_no_temperature():
+    with pytest.raises(BadInput, match="a SquashedGaussian has no temperature"):
+        distributions.temper(distributions.SquashedGaussian(jnp.zeros(2), jnp.zeros(2)), 2.0)
