@@ -49,7 +49,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
         6_000,
     ),
     "a2c": (A2C(learning_rate=3e-3, discount=GAMMA, hidden_sizes=(16,)), 16_000),
-    "a3c": (A3C(learning_rate=3e-3, discount=GAMMA, entropy_coefficient=0.0, hidden_sizes=(16,)), 16_000),
+    "a3c": (A3C(learning_rate=1e-2, discount=GAMMA, hidden_sizes=(16,)), 16_000),
     "a2c-shared": (A2C(learning_rate=3e-3, discount=GAMMA, hidden_sizes=(16,), shared_network=True), 16_000),
     "vpg": (
         VPG(
