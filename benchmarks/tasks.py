@@ -373,7 +373,6 @@ SETTINGS = {
     "ppo-hopper": Setting("ppo", "Hopper-v5", 1_000_000, 3, 2_200.0),
     "sac-pendulum": Setting("sac", "Pendulum-v1", 20_000, 5, -170.0),
     "sac-halfcheetah": Setting("sac", "HalfCheetah-v5", 100_000, 3, 5_500.0),
-    "a3c-cartpole": Setting("a3c", "CartPole-v1", 500_000, 10, 475.0, seeds_above=9),
     "reinforce-cartpole": Setting("reinforce", "CartPole-v1", 500_000, 10, 400.0),
     "q-learning-frozenlake": Setting("q-learning", "FrozenLake-v1", 500_000, 10, 0.70),
     "trpo-cartpole": Setting("trpo", "CartPole-v1", 100_000, 10, 475.0),
