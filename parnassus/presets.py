@@ -84,6 +84,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
             },
             {"num_envs": 4},
         ),
+        ("ppo", "InvertedPendulum-v5"): (mujoco_ppo, {"num_envs": 8}),
         ("ppo", "HalfCheetah-v5"): ({**mujoco_ppo, "discount": 0.98, "gae_lambda": 0.92}, {"num_envs": 8}),
         ("ppo", "Hopper-v5"): (mujoco_ppo, {"num_envs": 8}),
         # Segments of 20 steps: of 5, one environment's gradient is noisy, and an update costs nearly as much.

@@ -10,9 +10,11 @@ from gymnasium import spaces
 
 from parnassus import actor_critic
 from parnassus.actor_critic import Behavior, create_policy, create_value, explained_variance, random_order
+from parnassus.distributions import Categorical
 from parnassus.encoding import Encoder
 from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
+from parnassus.returns import generalized_advantages
 from parnassus.types import Spec, Transition
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -129,3 +131,109 @@ def test_every_random_order_is_equally_likely() -> None:
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert counts.size == 24
     assert ((counts - 1000) ** 2 / 1000).sum() < 49.7  # the 99.9% quantile with 23 degrees of freedom
+
+
+GAMMA, ALPHA = 0.9, 0.5
+# (state, action) -> next state, reward. The first state leads, without reward, to a narrow one, where one action is
+# good and the other dear, or to a wide one, where both actions are nearly as good; both lead back.
+NEXT = np.array([[1, 2], [0, 0], [0, 0]])
+PAYS = np.array([[0.0, 0.0], [1.0, -5.0], [0.8, 0.8]])
+
+
+def solve(policy: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Q and V of the rewards r - alpha log pi, exactly."""
+    reward = (policy * (PAYS - alpha * np.log(policy))).sum(1)
+    move = np.zeros((3, 3))
+    for s in range(3):
+        for a in range(2):
+            move[s, NEXT[s, a]] += policy[s, a]
+    v = np.linalg.solve(np.eye(3) - GAMMA * move, reward)
+    return PAYS + GAMMA * v[NEXT], v
+
+
+def softmax(q: np.ndarray) -> np.ndarray:
+    e = np.exp((q - q.max(1, keepdims=True)) / ALPHA)
+    return e / e.sum(1, keepdims=True)
+
+
+def fixed_point(alpha: float) -> np.ndarray:
+    """softmax(Q / ALPHA), with the Q of rewards that hold (alpha = ALPHA) or do not hold (0) the entropy."""
+    policy = np.full((3, 2), 0.5)
+    for _ in range(500):
+        policy = softmax(solve(policy, alpha)[0])
+    return policy
+
+
+def expected_gradient(logits: Any, temperature: float, bonus: float) -> np.ndarray:
+    """The gradient in the logits that an actor-critic with exact values expects in each state, by the library's parts.
+
+    E_a[A(s, a) grad log pi(a | s)] + bonus grad H(pi(. | s)), the advantages of one-step transitions (lambda = 0).
+    """
+    policy = np.asarray(jax.nn.softmax(logits), np.float64)
+    _, v = solve(policy, temperature)
+    state, action = (x.reshape(1, 6) for x in np.indices((3, 2)))
+    never = jnp.zeros((1, 6), bool)
+    given = Transition(
+        jnp.asarray(state),
+        jnp.asarray(action),
+        jnp.asarray(PAYS[state, action], jnp.float32),
+        jnp.asarray(NEXT[state, action]),
+        never,
+        never,
+        {"log_prob": jnp.asarray(np.log(policy[state, action]), jnp.float32)},
+    )
+    reward = actor_critic.soft_rewards(given, temperature).reward
+    values = [jnp.asarray(v[x], jnp.float32) for x in (state, NEXT[state, action])]
+    advantage = generalized_advantages(reward, *values, never, never, GAMMA, 0.0)[0]
+    probability = jnp.asarray(policy[state, action][0], jnp.float32)
+
+    def objective(logits: Any) -> Any:
+        distribution = Categorical(logits[state[0]])
+        gain = probability * advantage * distribution.log_prob(jnp.asarray(action[0]))
+        return gain.sum() + bonus * Categorical(logits).entropy().sum()
+
+    return np.asarray(jax.grad(objective)(jnp.asarray(logits, jnp.float32)))
+
+
+def test_the_soft_optimal_policy_is_the_fixed_point_of_maximum_entropy_and_not_of_the_bonus() -> None:
+    """softmax(Q_soft / alpha) is where the entropy inside the return leaves the policy alone, and only there; the
+    bonus of the same size stops at softmax(Q / alpha), whose Q knows nothing of the entropy to come."""
+    soft, myopic = fixed_point(ALPHA), fixed_point(0.0)
+    assert soft[0, 1] > 0.55 > 0.45 > myopic[0, 1]  # it seeks the wide state for its freedom
+    np.testing.assert_allclose(expected_gradient(np.log(soft), ALPHA, 0.0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(expected_gradient(np.log(myopic), 0.0, ALPHA), 0.0, atol=1e-5)
+    assert np.abs(expected_gradient(np.log(soft), 0.0, ALPHA)).max() > 0.01
+    assert np.abs(expected_gradient(np.log(myopic), ALPHA, 0.0)).max() > 0.01
+
+
+def test_no_policy_has_a_larger_soft_return_than_the_soft_optimal_one() -> None:
+    best = solve(fixed_point(ALPHA), ALPHA)[1]
+    rng = np.random.default_rng(0)
+    for policy in [fixed_point(0.0), *rng.dirichlet([1, 1], (100, 3))]:
+        assert (solve(policy, ALPHA)[1] <= best + 1e-9).all()
+
+
+def test_the_soft_gradient_is_that_of_the_soft_return() -> None:
+    """Away from any fixed point, state by state: d (sum_a pi(a) (Q(s, a) - alpha log pi(a))) / d logits, Q held."""
+    logits = np.array([[0.3, -0.4], [-0.2, 0.6], [0.1, 0.5]])
+    q, _ = solve(np.asarray(jax.nn.softmax(logits), np.float64), ALPHA)
+
+    def soft_value(logits: Any) -> Any:
+        log_policy = jax.nn.log_softmax(logits)
+        return (jnp.exp(log_policy) * (jnp.asarray(q, jnp.float32) - ALPHA * log_policy)).sum()
+
+    expected = jax.grad(soft_value)(jnp.asarray(logits, jnp.float32))
+    np.testing.assert_allclose(expected_gradient(logits, ALPHA, 0.0), expected, atol=1e-5)
+
+
+def test_a_soft_optimal_policy_has_no_advantage_to_gain_by_any_action() -> None:
+    """Which is why the log-probability of the action is in the reward, and not the entropy."""
+    policy = fixed_point(ALPHA)
+    q, v = solve(policy, ALPHA)
+    np.testing.assert_allclose(q - ALPHA * np.log(policy), np.repeat(v[:, None], 2, 1), atol=1e-9)
+
+
+def test_without_a_temperature_rewards_are_rewards() -> None:
+    given = trajectory(True)
+    np.testing.assert_array_equal(actor_critic.soft_rewards(given, 0.0).reward, given.reward)
+    np.testing.assert_allclose(actor_critic.soft_rewards(given, 2.0).reward, [[1.2], [2.4]], rtol=1e-6)

@@ -11,9 +11,11 @@ import pytest
 from parnassus import training
 from parnassus.algorithms.ppo import PPO
 from parnassus.collect import ScanCollector
+from parnassus.envs.mdp import FiniteMDP
 from parnassus.objectives import AdaptiveKL, FixedKL, Unclipped
-from parnassus.schedules import Progress
+from parnassus.schedules import Linear, Progress
 from tests.probe_envs import Probe
+from tests.test_actor_critic import ALPHA, GAMMA, NEXT, PAYS, fixed_point, solve
 
 TINY = PPO(num_steps=16, num_epochs=1, minibatch_size=64, hidden_sizes=(8,))
 
@@ -145,3 +147,31 @@ def test_value_clipping_holds_the_value_function() -> None:
         before, after, _ = one_iteration(dataclasses.replace(long, value_clip_range=clip_range), probe)
         moved[clip_range] = abs(float(after.value(shown)[0] - before.value(shown)[0]))
     assert moved[None] > 0.8 > 0.4 > moved[0.1] > 0.1  # Adam's momentum carries it past its range
+
+
+@pytest.mark.parametrize(("temperature", "bonus"), [(ALPHA, 0.0), (0.0, ALPHA)])
+def test_entropy_in_the_return_is_not_an_entropy_bonus(temperature: float, bonus: float) -> None:
+    """On a table of three states: softmax(Q_soft / alpha) with the one, softmax(Q / alpha) with the other."""
+    mdp = FiniteMDP.create(NEXT[..., None], np.ones((3, 2, 1)), PAYS[..., None], np.zeros((3, 2, 1)), np.ones(3) / 3)
+    algorithm = PPO(
+        learning_rate=Linear(3e-2, 0.0),
+        num_steps=8,
+        num_epochs=2,
+        minibatch_size=512,
+        discount=GAMMA,
+        gae_lambda=0.9,
+        normalize_advantages=False,  # else the bonus would be measured against advantages of another size
+        temperature=temperature,
+        entropy_coefficient=bonus,
+        hidden_sizes=(),
+    )
+    collector = ScanCollector(mdp, 64)
+    steps = 400 * 512
+    state = training.init(algorithm, collector, jax.random.key(0), steps)
+    for chunk in training.train(algorithm, collector, state, steps):
+        state = chunk.state
+    learned = jnp.exp(state.learner.policy(state.learner.encoder(jnp.arange(3))).log_prob(jnp.ones(3, jnp.int32)))
+    expected = fixed_point(temperature)
+    np.testing.assert_allclose(learned, expected[:, 1], atol=0.04)
+    values = state.learner.value(state.learner.encoder(jnp.arange(3)))
+    np.testing.assert_allclose(values, solve(expected, temperature)[1], atol=0.2)
