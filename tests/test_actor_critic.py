@@ -16,6 +16,7 @@ from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
 from parnassus.returns import generalized_advantages
 from parnassus.types import Spec, Transition
+from tests.soft_mdp import ALPHA, GAMMA, NEXT, PAYS, fixed_point, solve
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
 
@@ -131,37 +132,6 @@ def test_every_random_order_is_equally_likely() -> None:
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert counts.size == 24
     assert ((counts - 1000) ** 2 / 1000).sum() < 49.7  # the 99.9% quantile with 23 degrees of freedom
-
-
-GAMMA, ALPHA = 0.9, 0.5
-# (state, action) -> next state, reward. The first state leads, without reward, to a narrow one, where one action is
-# good and the other dear, or to a wide one, where both actions are nearly as good; both lead back.
-NEXT = np.array([[1, 2], [0, 0], [0, 0]])
-PAYS = np.array([[0.0, 0.0], [1.0, -5.0], [0.8, 0.8]])
-
-
-def solve(policy: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Q and V of the rewards r - alpha log pi, exactly."""
-    reward = (policy * (PAYS - alpha * np.log(policy))).sum(1)
-    move = np.zeros((3, 3))
-    for s in range(3):
-        for a in range(2):
-            move[s, NEXT[s, a]] += policy[s, a]
-    v = np.linalg.solve(np.eye(3) - GAMMA * move, reward)
-    return PAYS + GAMMA * v[NEXT], v
-
-
-def softmax(q: np.ndarray) -> np.ndarray:
-    e = np.exp((q - q.max(1, keepdims=True)) / ALPHA)
-    return e / e.sum(1, keepdims=True)
-
-
-def fixed_point(alpha: float) -> np.ndarray:
-    """softmax(Q / ALPHA), with the Q of rewards that hold (alpha = ALPHA) or do not hold (0) the entropy."""
-    policy = np.full((3, 2), 0.5)
-    for _ in range(500):
-        policy = softmax(solve(policy, alpha)[0])
-    return policy
 
 
 def expected_gradient(logits: Any, temperature: float, bonus: float) -> np.ndarray:

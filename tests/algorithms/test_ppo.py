@@ -11,11 +11,10 @@ import pytest
 from parnassus import training
 from parnassus.algorithms.ppo import PPO
 from parnassus.collect import ScanCollector
-from parnassus.envs.mdp import FiniteMDP
-from parnassus.objectives import AdaptiveKL, FixedKL, Unclipped
+from parnassus.objectives import AdaptiveKL, FixedKL
 from parnassus.schedules import Linear, Progress
+from tests import soft_mdp
 from tests.probe_envs import Probe
-from tests.test_actor_critic import ALPHA, GAMMA, NEXT, PAYS, fixed_point, solve
 
 TINY = PPO(num_steps=16, num_epochs=1, minibatch_size=64, hidden_sizes=(8,))
 
@@ -86,10 +85,6 @@ def test_a_dearer_kl_is_a_smaller_step(continuous: bool) -> None:
         algorithm = dataclasses.replace(KL_STEP, objective=FixedKL(beta))
         _, _, metrics = one_iteration(algorithm, Probe("action", continuous=continuous))
         kl[beta] = metrics["policy/kl"]
-    _, _, unclipped = one_iteration(
-        dataclasses.replace(KL_STEP, objective=Unclipped()), Probe("action", continuous=continuous)
-    )
-    assert kl[0.0] == pytest.approx(unclipped["policy/kl"], rel=1e-4)
     assert kl[0.0] > 2 * kl[1.0] > 20 * kl[100.0]
 
 
@@ -112,11 +107,11 @@ def test_an_iteration_stops_where_the_kl_passes_one_and_a_half_targets() -> None
     """The parameters are those of the last step that was taken: of fewer epochs, when no step splits an epoch."""
     whole = dataclasses.replace(KL_STEP, minibatch_size=64, normalize_advantages=False)  # order does not matter then
     after, kl = {}, {}
-    for epochs in range(1, 9):
+    for epochs in (3, 4):
         _, after[epochs], metrics = one_iteration(dataclasses.replace(whole, num_epochs=epochs), Probe("action"))
         kl[epochs] = metrics["policy/kl"]
     limit = (kl[3] + kl[4]) / 2  # after four steps the policy is too far away, and the fifth is not taken
-    assert list(kl.values()) == sorted(kl.values())
+    assert kl[3] < kl[4]
     _, stopped, metrics = one_iteration(dataclasses.replace(whole, target_kl=limit / 1.5), Probe("action"))
     assert metrics["policy/stopped"] == 1.0 and metrics["policy/kl"] == pytest.approx(kl[4], rel=1e-3)
     for a, b in zip(jax.tree.leaves(stopped.policy), jax.tree.leaves(after[4].policy), strict=True):
@@ -149,29 +144,20 @@ def test_value_clipping_holds_the_value_function() -> None:
     assert moved[None] > 0.8 > 0.4 > moved[0.1] > 0.1  # Adam's momentum carries it past its range
 
 
-@pytest.mark.parametrize(("temperature", "bonus"), [(ALPHA, 0.0), (0.0, ALPHA)])
+@pytest.mark.parametrize(("temperature", "bonus"), [(soft_mdp.ALPHA, 0.0), (0.0, soft_mdp.ALPHA)])
 def test_entropy_in_the_return_is_not_an_entropy_bonus(temperature: float, bonus: float) -> None:
     """On a table of three states: softmax(Q_soft / alpha) with the one, softmax(Q / alpha) with the other."""
-    mdp = FiniteMDP.create(NEXT[..., None], np.ones((3, 2, 1)), PAYS[..., None], np.zeros((3, 2, 1)), np.ones(3) / 3)
     algorithm = PPO(
         learning_rate=Linear(3e-2, 0.0),
         num_steps=8,
         num_epochs=2,
         minibatch_size=512,
-        discount=GAMMA,
+        discount=soft_mdp.GAMMA,
         gae_lambda=0.9,
         normalize_advantages=False,  # else the bonus would be measured against advantages of another size
         temperature=temperature,
         entropy_coefficient=bonus,
         hidden_sizes=(),
     )
-    collector = ScanCollector(mdp, 64)
-    steps = 400 * 512
-    state = training.init(algorithm, collector, jax.random.key(0), steps)
-    for chunk in training.train(algorithm, collector, state, steps):
-        state = chunk.state
-    learned = jnp.exp(state.learner.policy(state.learner.encoder(jnp.arange(3))).log_prob(jnp.ones(3, jnp.int32)))
-    expected = fixed_point(temperature)
-    np.testing.assert_allclose(learned, expected[:, 1], atol=0.04)
-    values = state.learner.value(state.learner.encoder(jnp.arange(3)))
-    np.testing.assert_allclose(values, solve(expected, temperature)[1], atol=0.2)
+    learner = soft_mdp.learn(algorithm, 200_000)
+    soft_mdp.check(learner.policy, learner.value, learner.encoder, temperature)
