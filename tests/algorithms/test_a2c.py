@@ -10,8 +10,9 @@ import pytest
 from gymnasium import spaces
 
 from parnassus.algorithms.a2c import A2C
-from parnassus.schedules import Progress
+from parnassus.schedules import Linear, Progress
 from parnassus.types import Spec, Transition
+from tests import soft_mdp
 
 N, T, GAMMA, BETA, C = 3, 5, 0.9, 0.02, 0.4
 ACTIONS = {"discrete": spaces.Discrete(3), "box": spaces.Box(-1, 1, (2,), np.float32)}
@@ -35,7 +36,10 @@ def segment(action: str = "discrete") -> Transition:
     goes_on = jnp.array(~(terminated | truncated)[:-1, :, None])
     following = jnp.where(goes_on, observation[1:], next_observation[:-1])
     next_observation = next_observation.at[:-1].set(following)
-    return Transition(observation, actions, reward, next_observation, jnp.array(terminated), jnp.array(truncated), {})
+    extras = {"log_prob": jnp.zeros((T, N))}
+    return Transition(
+        observation, actions, reward, next_observation, jnp.array(terminated), jnp.array(truncated), extras
+    )
 
 
 @pytest.mark.parametrize("action", list(ACTIONS))
@@ -129,3 +133,20 @@ def test_the_step_decreases_the_loss_that_it_was_taken_for() -> None:
     _, metrics = algorithm.segment_gradient(after.networks, after.encoder, steps)
     assert metrics["loss/value"] < before["loss/value"]
     assert after.progress.steps == N * T
+
+
+@pytest.mark.parametrize(("temperature", "bonus"), [(soft_mdp.ALPHA, 0.0), (0.0, soft_mdp.ALPHA)])
+def test_entropy_in_the_return_is_not_an_entropy_bonus(temperature: float, bonus: float) -> None:
+    """On a table of three states: softmax(Q_soft / alpha) with the one, softmax(Q / alpha) with the other."""
+    algorithm = A2C(
+        learning_rate=Linear(3e-2, 0.0),
+        num_steps=8,
+        discount=soft_mdp.GAMMA,
+        gae_lambda=0.9,
+        temperature=temperature,
+        entropy_coefficient=bonus,
+        optimizer="adam",
+        hidden_sizes=(),
+    )
+    learner = soft_mdp.learn(algorithm, 400_000)
+    soft_mdp.check(learner.networks.policy, learner.networks.value, learner.encoder, temperature)
