@@ -17,6 +17,7 @@ from parnassus.distributions import (
     Reshaped,
     SquashedGaussian,
     parameterize,
+    spread,
 )
 from parnassus.types import BadInput
 
@@ -85,6 +86,15 @@ def test_batch_is_many_single_ones(make):
         _, single_log_prob, single_entropy = program(single, action[i])
         close(single_log_prob, log_prob[i])
         close(single_entropy, entropy[i])
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_spread_distributions_are_the_same_and_can_be_taken_apart(make):
+    whole, other = spread(make(0), 5), make(1)
+    close(whole.kl(other), make(0).kl(other))
+    close(whole.entropy(), make(0).entropy())
+    part = jax.tree.map(lambda x: x[jnp.array([3, 1])], whole)
+    close(part.kl(jax.tree.map(lambda x: x[jnp.array([3, 1])], spread(other, 5))), make(0).kl(other)[jnp.array([3, 1])])
 
 
 def test_categorical_against_scipy():
