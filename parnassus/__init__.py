@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from parnassus.advantages import RewardsToGo as RewardsToGo
     from parnassus.algorithms.a2c import A2C as A2C
     from parnassus.algorithms.a3c import A3C as A3C
+    from parnassus.algorithms.acktr import ACKTR as ACKTR
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
     from parnassus.algorithms.ppo import PPO as PPO
     from parnassus.algorithms.q_actor_critic import QActorCritic as QActorCritic
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from parnassus.algorithms.td_actor_critic import TDActorCritic as TDActorCritic
     from parnassus.algorithms.vpg import VPG as VPG
     from parnassus.evaluation import evaluate as evaluate
+    from parnassus.kfac import KFAC as KFAC
     from parnassus.objectives import AdaptiveKL as AdaptiveKL
     from parnassus.objectives import Clip as Clip
     from parnassus.objectives import FixedKL as FixedKL
@@ -53,6 +55,7 @@ _HOME = {
     "A2C": "algorithms.a2c",
     "A3C": "algorithms.a3c",
     "AdvantageActorCritic": "algorithms.advantage_actor_critic",
+    "ACKTR": "algorithms.acktr",
     "PPO": "algorithms.ppo",
     "QActorCritic": "algorithms.q_actor_critic",
     "QLearning": "algorithms.q_learning",
@@ -63,6 +66,7 @@ _HOME = {
     **dict.fromkeys(["GAE", "NStep", "RewardsToGo", "TD"], "advantages"),
     "evaluate": "evaluation",
     **dict.fromkeys(["AdaptiveKL", "Clip", "FixedKL", "Unclipped"], "objectives"),
+    "KFAC": "kfac",
     "Run": "run",
     "load": "run",
     "resume": "run",

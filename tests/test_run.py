@@ -13,6 +13,7 @@ from flax import linen as nn
 
 import parnassus as pa
 from parnassus import checkpoint
+from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
@@ -96,6 +97,7 @@ def test_a_name_takes_the_preset(tmp_path):
 
 CASES = {
     "ppo": (lambda: tiny_ppo(learning_rate=Linear(1e-3)), "CartPole-v1"),
+    "acktr": (lambda: ACKTR(num_steps=8, hidden_sizes=(4,)), "CartPole-v1"),
     "reinforce": (lambda: REINFORCE(num_steps=8, hidden_sizes=(4,)), "CartPole-v1"),
     "sac": (
         lambda: SAC(num_steps=4, learning_starts=16, minibatch_size=8, replay_size=32, hidden_sizes=(4,)),

@@ -15,6 +15,7 @@ from parnassus import checkpoint, training
 from parnassus.advantages import NStep
 from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
+from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
@@ -71,6 +72,7 @@ ALGORITHMS: dict[str, Any] = {
     "td-actor-critic": TDActorCritic(num_steps=2, hidden_sizes=(8,), normalize_observations=True),
     "q-actor-critic": QActorCritic(hidden_sizes=(8,)),
     "advantage-actor-critic": AdvantageActorCritic(hidden_sizes=(8,)),
+    "acktr": ACKTR(num_steps=8, learning_rate=Linear(0.1), hidden_sizes=(8,), normalize_observations=True),
     "reinforce": REINFORCE(num_steps=16, hidden_sizes=(8,), baseline_rate=0.1),
     "sac": SAC(num_steps=2, minibatch_size=8, replay_size=64, learning_starts=16, hidden_sizes=(8,)),
     "q-learning": QLearning(num_steps=2),

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from parnassus import training
 from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
+from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
@@ -48,6 +49,7 @@ ALGORITHMS: dict[str, Any] = {
     "td-actor-critic": TDActorCritic(hidden_sizes=(8,)),
     "q-actor-critic": QActorCritic(hidden_sizes=(8,)),
     "advantage-actor-critic": AdvantageActorCritic(hidden_sizes=(8,)),
+    "acktr": ACKTR(num_steps=8, hidden_sizes=(8,), normalize_observations=True),
     "reinforce": REINFORCE(num_steps=8, hidden_sizes=(8,)),
     "sac": SAC(num_steps=4, minibatch_size=4, replay_size=64, learning_starts=8, hidden_sizes=(8,)),
 }
@@ -74,6 +76,7 @@ class Strict(gymnasium.Env):
 
 CASES = [("ppo", o, "discrete") for o in OBSERVATIONS]
 CASES += [("ppo", "vector", a) for a in ACTIONS if a != "discrete"]
+CASES += [("acktr", "nested", "multi-discrete"), ("acktr", "image", "box")]
 CASES += [("reinforce", "nested", "multi-discrete"), ("reinforce", "image", "box")]
 CASES += [("a3c", "vector", "matrix"), ("a3c", "classes", "multi-discrete")]
 CASES += [("a2c", "nested", "multi-binary"), ("a2c", "image", "box"), ("vpg", "nested", "multi-discrete")]
