@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from parnassus.algorithms.a3c import A3C as A3C
     from parnassus.algorithms.acktr import ACKTR as ACKTR
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
+    from parnassus.algorithms.npg import NPG as NPG
     from parnassus.algorithms.ppo import PPO as PPO
     from parnassus.algorithms.q_actor_critic import QActorCritic as QActorCritic
     from parnassus.algorithms.q_learning import QLearning as QLearning
     from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
     from parnassus.algorithms.sac import SAC as SAC
     from parnassus.algorithms.td_actor_critic import TDActorCritic as TDActorCritic
+    from parnassus.algorithms.trpo import TRPO as TRPO
     from parnassus.algorithms.vpg import VPG as VPG
     from parnassus.evaluation import evaluate as evaluate
     from parnassus.kfac import KFAC as KFAC
@@ -56,12 +58,14 @@ _HOME = {
     "A3C": "algorithms.a3c",
     "AdvantageActorCritic": "algorithms.advantage_actor_critic",
     "ACKTR": "algorithms.acktr",
+    "NPG": "algorithms.npg",
     "PPO": "algorithms.ppo",
     "QActorCritic": "algorithms.q_actor_critic",
     "QLearning": "algorithms.q_learning",
     "REINFORCE": "algorithms.reinforce",
     "SAC": "algorithms.sac",
     "TDActorCritic": "algorithms.td_actor_critic",
+    "TRPO": "algorithms.trpo",
     "VPG": "algorithms.vpg",
     **dict.fromkeys(["GAE", "NStep", "RewardsToGo", "TD"], "advantages"),
     "evaluate": "evaluation",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from gymnasium import spaces
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from parnassus.distributions import Distribution, parameterize
@@ -218,22 +219,27 @@ def fit_value(
 ) -> tuple[Network, optax.OptState]:
     """V after a regression on E[(V(o) - target)^2], by epochs of minibatches; observations [B, ...] are encoded.
 
-    `minibatch_size` must divide B.
+    The optimizer is one of all parameters in a vector, `ravel_pytree(value)[0]`. `minibatch_size` must divide B.
     """
 
+    # All parameters in one vector: small networks are bound by the number of kernels.
+    parameters, value_of = ravel_pytree(value)
+
     def step(carry: tuple, minibatch: tuple) -> tuple[tuple, None]:
-        value, state = carry
+        parameters, state = carry
         here, wanted = minibatch
-        grads = jax.grad(lambda value: ((value(here) - wanted) ** 2).mean())(value)
+        grads = jax.grad(lambda parameters: ((value_of(parameters)(here) - wanted) ** 2).mean())(parameters)
         updates, state = optimizer.update(grads, state)
-        return (optax.apply_updates(value, updates), state), None
+        return (parameters + updates, state), None
 
     def epoch(carry: tuple, epoch_key: Key) -> tuple[tuple, None]:
         order = random_order(epoch_key, target.size)
         shuffled = jax.tree.map(lambda x: x[order].reshape(-1, minibatch_size, *x.shape[1:]), (observation, target))
         return jax.lax.scan(step, carry, shuffled)
 
-    return jax.lax.scan(epoch, (value, optimizer_state), jax.random.split(key, num_epochs))[0]
+    carry = parameters, optimizer_state
+    (parameters, optimizer_state), _ = jax.lax.scan(epoch, carry, jax.random.split(key, num_epochs))
+    return value_of(parameters), optimizer_state
 
 
 def flatten(trajectory: Tree) -> Tree:
@@ -254,6 +260,16 @@ def random_order(key: Key, size: int) -> Int[Array, "B"]:
     noise = jax.random.bits(key, (size,)) >> index_bits << index_bits
     mixed = jnp.sort(noise | jnp.arange(size, dtype=jnp.uint32))
     return (mixed & (2**index_bits - 1)).astype(jnp.int32)
+
+
+def check_minibatches(minibatch_size: int, num_steps: int, spec: Spec) -> None:
+    """Raises BadInput for minibatches that do not divide an iteration."""
+    batch_size = num_steps * spec.num_envs
+    if batch_size % minibatch_size:
+        raise BadInput(
+            f"minibatch_size={minibatch_size} must divide num_steps * num_envs = "
+            f"{num_steps} * {spec.num_envs} = {batch_size}"
+        )
 
 
 def explained_variance(value: Float[Array, "*batch"], target: Float[Array, "*batch"]) -> Float[Array, ""]:

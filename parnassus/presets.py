@@ -16,12 +16,14 @@ ALGORITHMS = {
     "a3c": ("parnassus.algorithms.a3c", "A3C"),
     "advantage-actor-critic": ("parnassus.algorithms.advantage_actor_critic", "AdvantageActorCritic"),
     "acktr": ("parnassus.algorithms.acktr", "ACKTR"),
+    "npg": ("parnassus.algorithms.npg", "NPG"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),
     "q-actor-critic": ("parnassus.algorithms.q_actor_critic", "QActorCritic"),
     "q-learning": ("parnassus.algorithms.q_learning", "QLearning"),
     "reinforce": ("parnassus.algorithms.reinforce", "REINFORCE"),
     "sac": ("parnassus.algorithms.sac", "SAC"),
     "td-actor-critic": ("parnassus.algorithms.td_actor_critic", "TDActorCritic"),
+    "trpo": ("parnassus.algorithms.trpo", "TRPO"),
     "vpg": ("parnassus.algorithms.vpg", "VPG"),
 }
 # The dataclasses that may be values of hyper-parameters: with the algorithms, all that a config.json can name.

@@ -34,6 +34,7 @@ from parnassus.actor_critic import (
     Batch,
     Behavior,
     act,
+    check_minibatches,
     create_policy,
     create_value,
     estimate,
@@ -48,7 +49,7 @@ from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
 from parnassus.objectives import AdaptiveKL, Change, Clip, FixedKL, Objective, State, Unclipped
 from parnassus.schedules import Linear, Progress, at
-from parnassus.types import BadInput, Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
+from parnassus.types import Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
 
 
 class Old(NamedTuple):
@@ -98,12 +99,7 @@ class PPO:
 
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput for spaces without a policy here, and for minibatches that do not divide an iteration."""
-        batch_size = self.num_steps * spec.num_envs
-        if batch_size % self.minibatch_size:
-            raise BadInput(
-                f"minibatch_size={self.minibatch_size} must divide num_steps * num_envs = "
-                f"{self.num_steps} * {spec.num_envs} = {batch_size}"
-            )
+        check_minibatches(self.minibatch_size, self.num_steps, spec)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
         torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation)
         policy_key, value_key = jax.random.split(key)

@@ -17,11 +17,13 @@ from typing import ClassVar, Literal, NamedTuple
 import jax
 import optax
 from flax import linen as nn
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from parnassus.actor_critic import (
     Behavior,
     act,
+    check_minibatches,
     create_policy,
     create_value,
     explained_variance,
@@ -35,7 +37,7 @@ from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
 from parnassus.returns import lambda_returns
 from parnassus.schedules import Linear, Progress, at
-from parnassus.types import BadInput, Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
+from parnassus.types import Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, pytree
 
 
 class Learner(NamedTuple):
@@ -72,12 +74,7 @@ class VPG:
 
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput for spaces without a policy here, and for minibatches that do not divide an iteration."""
-        batch_size = self.num_steps * spec.num_envs
-        if batch_size % self.minibatch_size:
-            raise BadInput(
-                f"minibatch_size={self.minibatch_size} must divide num_steps * num_envs = "
-                f"{self.num_steps} * {spec.num_envs} = {batch_size}"
-            )
+        check_minibatches(self.minibatch_size, self.num_steps, spec)
         policy_key, value_key = jax.random.split(key)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
         torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation)
@@ -86,7 +83,7 @@ class VPG:
         rewards = RewardScaler.zeros(spec.num_envs) if self.normalize_rewards else None
         progress = Progress.start()
         ascent, regression = self.optimizers(progress)
-        states = ascent.init(policy), regression.init(value)
+        states = ascent.init(policy), regression.init(ravel_pytree(value)[0])
         return Learner(policy, value, states, encoder, rewards, progress)
 
     def behavior(self, learner: Learner) -> Behavior:
@@ -150,4 +147,4 @@ class VPG:
     def optimizers(self, progress: Progress) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """Adam for the policy and for the value function, all parameters of each in one vector."""
         rates = at(self.learning_rate, progress), at(self.value_learning_rate, progress)
-        return optax.flatten(optax.adam(rates[0])), optax.flatten(optax.adam(rates[1]))
+        return optax.flatten(optax.adam(rates[0])), optax.adam(rates[1])
