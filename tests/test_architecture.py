@@ -16,7 +16,7 @@ FLOORS = [
     {"types", "statistics"},
     {"distributions", "returns", "schedules", "normalization", "replay", "exploration"},
     {"encoding", "networks"},
-    {"actor_critic", "second_order", "kfac", "importance", "objectives"},
+    {"actor_critic", "advantages", "second_order", "kfac", "importance", "objectives"},
     {"rollout"},
     {"planning", "world_models"},
     {"algorithms"},

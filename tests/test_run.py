@@ -97,6 +97,8 @@ def test_a_name_takes_the_preset(tmp_path):
 
 CASES = {
     "ppo": (lambda: tiny_ppo(learning_rate=Linear(1e-3)), "CartPole-v1"),
+    "npg": (lambda: NPG(num_steps=8, minibatch_size=8, num_epochs=1, hidden_sizes=(4,)), "CartPole-v1"),
+    "trpo": (lambda: TRPO(num_steps=8, minibatch_size=8, num_epochs=1, hidden_sizes=(4,)), "CartPole-v1"),
     "acktr": (lambda: ACKTR(num_steps=8, hidden_sizes=(4,)), "CartPole-v1"),
     "reinforce": (lambda: REINFORCE(num_steps=8, hidden_sizes=(4,)), "CartPole-v1"),
     "sac": (

@@ -17,12 +17,14 @@ from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
+from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
 from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.classic import CartPole
@@ -72,6 +74,15 @@ ALGORITHMS: dict[str, Any] = {
     "td-actor-critic": TDActorCritic(num_steps=2, hidden_sizes=(8,), normalize_observations=True),
     "q-actor-critic": QActorCritic(hidden_sizes=(8,)),
     "advantage-actor-critic": AdvantageActorCritic(hidden_sizes=(8,)),
+    "npg": NPG(num_steps=8, minibatch_size=16, num_epochs=2, max_kl=Linear(0.01), hidden_sizes=(8,)),
+    "trpo": TRPO(
+        num_steps=8,
+        minibatch_size=16,
+        num_epochs=2,
+        hidden_sizes=(8,),
+        normalize_observations=True,
+        normalize_rewards=True,
+    ),
     "acktr": ACKTR(num_steps=8, learning_rate=Linear(0.1), hidden_sizes=(8,), normalize_observations=True),
     "reinforce": REINFORCE(num_steps=16, hidden_sizes=(8,), baseline_rate=0.1),
     "sac": SAC(num_steps=2, minibatch_size=8, replay_size=64, learning_starts=16, hidden_sizes=(8,)),

@@ -11,13 +11,16 @@ import pytest
 from parnassus import training
 from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
+from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
+from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
 from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.gymnasium import GymnasiumEnvs
@@ -62,6 +65,15 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
         ),
         12_000,
     ),
+    "npg": (
+        NPG(max_kl=0.1, value_learning_rate=1e-2, num_steps=16, minibatch_size=32, discount=GAMMA, hidden_sizes=(16,)),
+        8_000,
+    ),
+    "trpo": (
+        TRPO(max_kl=0.1, value_learning_rate=1e-2, num_steps=16, minibatch_size=32, discount=GAMMA, hidden_sizes=(16,)),
+        8_000,
+    ),
+    "acktr": (ACKTR(num_steps=16, max_kl=0.01, value_max_kl=0.1, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "td-actor-critic": (TDActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "q-actor-critic": (QActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "advantage-actor-critic": (AdvantageActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
@@ -91,7 +103,8 @@ def q_value(algorithm: QLearning, learner: Any, observation: Any, key: Any) -> A
 
 
 VALUE: dict[str, Callable] = {
-    **dict.fromkeys(["a2c", "a2c-shared", "a3c", "vpg", "td-actor-critic", "advantage-actor-critic"], ppo_value),
+    **dict.fromkeys(["a2c", "a2c-shared", "a3c", "vpg", "npg", "trpo", "acktr"], ppo_value),
+    **dict.fromkeys(["td-actor-critic", "advantage-actor-critic"], ppo_value),
     "q-actor-critic": mean_action_value,
     "ppo": ppo_value,
     "sac": sac_value,

@@ -13,11 +13,13 @@ from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
+from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
 from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector
 from parnassus.envs.gymnasium import GymnasiumEnvs
@@ -46,6 +48,8 @@ ALGORITHMS: dict[str, Any] = {
     "a3c": A3C(hidden_sizes=(8,), exploration=2.0),
     "a2c": A2C(hidden_sizes=(8,), shared_network=True),
     "vpg": VPG(num_steps=8, minibatch_size=16, num_epochs=1, hidden_sizes=(8,)),
+    "npg": NPG(num_steps=8, minibatch_size=8, num_epochs=1, hidden_sizes=(8,)),
+    "trpo": TRPO(num_steps=8, minibatch_size=8, num_epochs=1, hidden_sizes=(8,), normalize_observations=True),
     "td-actor-critic": TDActorCritic(hidden_sizes=(8,)),
     "q-actor-critic": QActorCritic(hidden_sizes=(8,)),
     "advantage-actor-critic": AdvantageActorCritic(hidden_sizes=(8,)),
@@ -80,6 +84,7 @@ CASES += [("acktr", "nested", "multi-discrete"), ("acktr", "image", "box")]
 CASES += [("reinforce", "nested", "multi-discrete"), ("reinforce", "image", "box")]
 CASES += [("a3c", "vector", "matrix"), ("a3c", "classes", "multi-discrete")]
 CASES += [("a2c", "nested", "multi-binary"), ("a2c", "image", "box"), ("vpg", "nested", "multi-discrete")]
+CASES += [("npg", "nested", "multi-discrete"), ("trpo", "image", "box"), ("trpo", "nested", "multi-binary")]
 CASES += [("td-actor-critic", "nested", "matrix"), ("q-actor-critic", "image", "discrete")]
 CASES += [("q-actor-critic", "nested", "box"), ("advantage-actor-critic", "vector", "matrix")]
 CASES += [("sac", "nested", "box"), ("sac", "vector", "matrix")]
