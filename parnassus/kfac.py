@@ -138,8 +138,9 @@ def trust_region(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The step size eta = min(limit, sqrt(2 max_kl / d^T F d)) and the KL divergence it predicts, eta^2 d^T F d / 2.
 
-    `direction` is d = F^-1 `grads`, so d^T F d = d^T grads. With damping this F is the damped one: for the Fisher
-    matrix itself the prediction is an upper bound (Wu et al. 2017, arXiv 1708.05144, section 3.2).
+    `direction` is d = F^-1 `grads`, so d^T F d = d^T grads, with K-FAC's damped F (Wu et al. 2017, arXiv 1708.05144,
+    section 3.2). That F lacks the terms between layers, which all move the output: the true KL can be several times
+    the prediction.
     """
     curvature = jnp.maximum(optax.tree.vdot(direction, grads), 1e-20)  # no gradient, no step
     step = jnp.minimum(limit, jnp.sqrt(2 * max_kl / curvature))

@@ -41,6 +41,9 @@ PARTS = {
 }
 
 
+_MUJOCO = ("InvertedPendulum-v5", "Hopper-v5", "HalfCheetah-v5")
+
+
 def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
     """(algorithm, task) -> (hyper-parameters, options of `train`). A task has one preset, whatever library runs it."""
     from parnassus.objectives import Clip
@@ -62,6 +65,22 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         "minibatch_size": 64,
         "num_epochs": 10,
         "learning_rate": Linear(3e-4, 0.0),
+        "initial_log_std": -1.0,
+        "normalize_observations": True,
+        "normalize_rewards": True,
+    }
+    cartpole_trpo = {
+        "num_steps": 64,
+        "minibatch_size": 128,
+        "num_epochs": 20,
+        "discount": 0.98,
+        "cg_damping": 0.01,
+        "max_kl": 0.02,
+    }
+    mujoco_trpo = {
+        "num_steps": 128,
+        "minibatch_size": 128,
+        "num_epochs": 20,
         "initial_log_std": -1.0,
         "normalize_observations": True,
         "normalize_rewards": True,
@@ -103,6 +122,10 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("a3c", "InvertedPendulum-v5"): (mujoco_a3c, {"num_envs": 2}),
         ("a3c", "Hopper-v5"): (mujoco_a3c, {"num_envs": 2}),
         ("a3c", "HalfCheetah-v5"): (mujoco_a3c, {"num_envs": 2}),
+        ("npg", "CartPole-v1"): (cartpole_trpo, {"num_envs": 8}),
+        ("trpo", "CartPole-v1"): (cartpole_trpo, {"num_envs": 8}),
+        **{("npg", env): (mujoco_trpo, {"num_envs": 8}) for env in _MUJOCO},
+        **{("trpo", env): (mujoco_trpo, {"num_envs": 8}) for env in _MUJOCO},
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
         ("sac", "HalfCheetah-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),
         ("sac", "Hopper-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),

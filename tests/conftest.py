@@ -34,3 +34,10 @@ def _keys_are_consumed(request):
 def _types_are_checked(request, monkeypatch):
     """Unless the test says that it passes what the annotations forbid, to see what a user would be told."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", bool(request.node.get_closest_marker("wrong_types")))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_let_go():
+    """A compiled program is some tens of memory mappings, and the system gives a process 65,530 of them."""
+    yield
+    jax.clear_caches()

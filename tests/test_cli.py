@@ -11,6 +11,7 @@ import gymnasium
 import pytest
 
 import parnassus
+from parnassus import presets
 from parnassus.cli import HELP, main
 from tests.tiny_runs import raises_at
 
@@ -92,12 +93,7 @@ def test_plot(tmp_path, trained, capsys):
 
 def test_lists(capsys):
     assert main(["list", "algorithms"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        "ppo",
-        "q-learning",
-        "reinforce",
-        "sac",
-    ]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(presets.ALGORITHMS)
     assert main(["list", "environments"]) == 0
     assert {"jax:CartPole-v1", "CartPole-v1"} <= set(capsys.readouterr().out.splitlines())
 

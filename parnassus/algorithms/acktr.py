@@ -7,7 +7,7 @@ arXiv 1708.05144, sections 3.1 and 3.2).
         estimate advantages A_t, and targets A_t + V_phi(o_t) for the value function
         for each layer of pi: A <- average of a a^T, S <- average of g g^T, g from log pi(a | o_t) with a drawn afresh
         d <- F^-1 grad E[log pi_theta(a_t | o_t) A_t + c H(pi_theta(. | o_t))],  F^-1 D = A^-1 D S^-1 layer by layer
-        theta <- theta + min(eta_max, sqrt(2 delta / d^T F d)) d                        KL(old || new) <= delta, nearly
+        theta <- theta + min(eta_max, sqrt(2 delta / d^T F d)) d                        KL(old || new) ~ delta at most
         the same for phi, whose F is the Gauss-Newton matrix of (V_phi(o_t) - target_t)^2 / 2
 
 The critic is read as a Gaussian around V_phi (section 3.1). Its Gauss-Newton matrix is that of variance 1, as in the
@@ -60,7 +60,7 @@ class ACKTR:
     discount: Fraction = 0.99  # gamma, of future rewards
     gae_lambda: Fraction = 0.95  # lambda of the generalised advantage estimator; 1: n-step returns as in the paper
     max_kl: NonNegative | Linear = 0.002  # delta, of the policy
-    value_max_kl: NonNegative | Linear = 0.1  # delta, of the value function
+    value_max_kl: NonNegative | Linear = 0.01  # delta, of the value function; with 0.1 it can diverge
     kfac: KFAC = KFAC(decay=0.95, damping=0.01, inverse_period=4)  # of the policy and of the value function
     curvature_stride: Count = 4  # the factors are averaged over every so manieth time step: enough, and cheaper
     entropy_coefficient: NonNegative = 0.0  # c, of the entropy bonus
