@@ -13,8 +13,8 @@
 How much better than average is the action? The baseline V_v takes nothing from the expectation of the Q actor-critic's
 gradient (Sutton & Barto 2018, section 13.4) and much of its variance. The TD actor-critic estimates the same advantage
 by r + gamma V_v(o') - V_v(o), with one critic; A2C and A3C by n of those steps. The factor gamma^t is left out; steps
-are Adam's. With real actions it is a teaching example: Q_w knows little beyond the actions that were taken, and can lead
-the mean of a Gaussian policy astray.
+are Adam's. With real actions it is a teaching example: Q_w knows little beyond the actions that were taken, and can
+lead the mean of a Gaussian policy astray.
 """
 
 from typing import ClassVar, Literal, NamedTuple
