@@ -14,8 +14,8 @@ from parnassus.types import Algorithm, BadInput
 ALGORITHMS = {
     "a2c": ("parnassus.algorithms.a2c", "A2C"),
     "a3c": ("parnassus.algorithms.a3c", "A3C"),
-    "advantage-actor-critic": ("parnassus.algorithms.advantage_actor_critic", "AdvantageActorCritic"),
     "acktr": ("parnassus.algorithms.acktr", "ACKTR"),
+    "advantage-actor-critic": ("parnassus.algorithms.advantage_actor_critic", "AdvantageActorCritic"),
     "npg": ("parnassus.algorithms.npg", "NPG"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),
     "q-actor-critic": ("parnassus.algorithms.q_actor_critic", "QActorCritic"),
