@@ -6,14 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from gymnasium import spaces
 
 from parnassus import actor_critic
 from parnassus.actor_critic import Behavior, create_policy, create_value, explained_variance, random_order
-from parnassus.distributions import Categorical
+from parnassus.distributions import Categorical, DiagonalGaussian
 from parnassus.encoding import Encoder
 from parnassus.networks import Network, Torso
 from parnassus.normalization import RewardScaler
+from parnassus.presets import algorithm_class
 from parnassus.returns import generalized_advantages
 from parnassus.types import Spec, Transition
 from tests.soft_mdp import ALPHA, GAMMA, NEXT, PAYS, fixed_point, solve
@@ -47,6 +49,37 @@ def test_without_hidden_layers_the_policy_is_linear_in_the_observation(action_sp
     else:
         ours = np.stack([policy(observation).log_prob(jnp.full(5, action)) for action in range(4)], axis=1)
         np.testing.assert_allclose(ours, jax.nn.log_softmax(expected), rtol=1e-5)
+
+
+class Quadratic(nn.Module):
+    """phi(o) = (o, o^2): features without parameters; a critic of real actions reads them too."""
+
+    def __call__(self, observation: Any, *action: Any) -> Any:
+        return jnp.concatenate([observation, observation**2, *action], axis=-1)
+
+
+ON_POLICY = ["reinforce", "vpg", "q-actor-critic", "td-actor-critic", "advantage-actor-critic", "a2c", "a3c"]
+ON_POLICY += ["npg", "trpo", "acktr", "ppo"]
+
+
+@pytest.mark.parametrize("action_space", [spaces.Discrete(4), spaces.Box(-2, 2, (2,), np.float32)])
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_every_method_takes_a_policy_that_is_linear_in_features_of_ones_own(name: str, action_space: Any) -> None:
+    """theta^T phi(o), for logits or means; a standard deviation that is fixed."""
+    algorithm = algorithm_class(name)(initial_log_std=-0.5, learned_std=False, network=Quadratic())
+    policy = algorithm.behavior(algorithm.init(jax.random.key(0), Spec(BOX, action_space, 8))).policy
+    observation = jax.random.normal(jax.random.key(1), (5, 3))
+    layer = policy.params["Dense_0"]
+    expected = Quadratic()(observation) @ layer["kernel"] + layer["bias"][None]
+    distribution = policy(observation)
+    if isinstance(action_space, spaces.Box):
+        expected = DiagonalGaussian(expected, jnp.full_like(expected, -0.5))
+    else:
+        expected = Categorical(expected)
+    np.testing.assert_allclose(distribution.kl(expected), 0.0, atol=1e-6)
+    np.testing.assert_allclose(distribution.entropy(), expected.entropy(), rtol=1e-5)
+    log_std = {"log_std"} if isinstance(action_space, spaces.Box) else set()
+    assert set(policy.params) == {"Dense_0", *log_std}
 
 
 @pytest.mark.parametrize("learned", [True, False])
