@@ -14,9 +14,11 @@ from flax import linen as nn
 import parnassus as pa
 from parnassus import checkpoint
 from parnassus.algorithms.acktr import ACKTR
+from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.trpo import TRPO
 from parnassus.envs.classic import CartPole
 from parnassus.networks import MLP
 from parnassus.run import load_seeds

@@ -1,5 +1,6 @@
 """Asynchronous workers: the shared memory, threads and processes, what is counted, what is saved, what goes wrong."""
 
+import contextlib
 import json
 import os
 import signal
@@ -188,17 +189,24 @@ def test_a_signal_finishes_the_chunk_and_saves(number, error, tmp_path, capfd):
     """Processes are told by their parent alone."""
     parent = os.getpid()
     with pytest.raises(error):
-        tiny_run(tmp_path / "run", partial(signalling, parent, number), algorithm=TINY, steps=10_000)
+        tiny_run(tmp_path / "run", partial(signalling, parent, number, tmp_path / "sent"), algorithm=TINY, steps=10_000)
     steps = pa.load(tmp_path / "run", env=well_behaved).steps
     assert 0 < steps < 10_000
     assert f"stopped at step {steps:,}; go on with: parnassus resume" in capfd.readouterr().err
     assert pa.resume(tmp_path / "run", steps + 32, env=well_behaved, quiet=True).steps == steps + 32
 
 
-def signalling(parent, number):
+def signalling(parent, number, sent):
+    """One signal, from the worker that comes there first: a second one would stop at once, without saving."""
     from tests.tiny_runs import Misbehaving
 
-    return Misbehaving(lambda step: os.kill(parent, number) if step == 20 and os.getpid() != parent else None)
+    def signal_once(step):
+        if step == 20 and os.getpid() != parent:
+            with contextlib.suppress(FileExistsError):
+                sent.touch(exist_ok=False)
+                os.kill(parent, number)
+
+    return Misbehaving(signal_once)
 
 
 # What goes wrong.
