@@ -77,6 +77,7 @@ def speed_rows(record: dict) -> list[list[str]]:
     rows = []
     for side in [side for side in baselines if side.name in measured] or [None]:
         against = ratios(runs, side.name, ours.name) if side else []
+        bar = side.bar if side else task.floor
         busy = max(median[name, "other_cores"] for name in measured)
         shown = [ours.name, side.name] if side else [ours.name]
         rows.append(
@@ -88,8 +89,8 @@ def speed_rows(record: dict) -> list[list[str]]:
                 rate(side.name) if side else "",
                 compile_seconds(side.name) if side else "",
                 spread(against),
-                f"{side.bar:g}" if side and side.bar else "",
-                verdict(statistics.median(against) if against else None, side.bar if side else None),
+                (f"{bar:.2g}" if side else f"{bar:,.0f} steps/s") if bar else "",
+                verdict(statistics.median(against) if against else median[ours.name, "steps_per_second"], bar),
                 " / ".join(f"{median[name, 'peak_memory_mb']:.0f}" for name in shown if name in measured),
                 len({run["round"] for run in runs}),
                 f"{busy:.1f}",

@@ -5,6 +5,7 @@ if their installed version has other defaults, so the tables below cannot go sta
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 # stable_baselines3.PPO 2.9.2 and sbx.PPO 0.28.0. Both: separate policy and value networks, 2x64 tanh; Adam, eps 1e-5;
 # gradients clipped by their global norm (SB3: of both networks together; SBX: of each).
@@ -37,6 +38,37 @@ SB3_SAC = {
     "target_entropy": "auto",
 }
 
+# stable_baselines3.A2C 2.9.2: separate policy and value networks, 2x64 tanh; RMSProp as TensorFlow has it.
+SB3_A2C = {
+    "learning_rate": 7e-4,
+    "n_steps": 5,
+    "gamma": 0.99,
+    "gae_lambda": 1.0,
+    "ent_coef": 0.0,
+    "vf_coef": 0.5,
+    "max_grad_norm": 0.5,
+    "use_rms_prop": True,
+    "rms_prop_eps": 1e-5,
+    "normalize_advantage": False,
+}
+
+# sb3_contrib.TRPO 2.9.2: separate policy and value networks, 2x64 tanh; Adam for the value network alone.
+SB3_TRPO = {
+    "learning_rate": 1e-3,
+    "n_steps": 2048,
+    "batch_size": 128,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "cg_max_steps": 15,
+    "cg_damping": 0.1,
+    "line_search_shrinking_factor": 0.8,
+    "line_search_max_iter": 10,
+    "n_critic_updates": 10,
+    "target_kl": 0.01,
+    "sub_sampling_factor": 1,
+    "normalize_advantage": True,
+}
+
 # rejax.PPO 0.1.3. Separate policy and value networks, 2x64 swish, one Adam (eps 1e-8) each; no normalisation of
 # observations or rewards; gradients are not clipped; the value loss is clipped by clip_eps (ours has no such clipping).
 # An iteration is num_envs * num_steps transitions, cut into num_minibatches.
@@ -57,6 +89,19 @@ REJAX_PPO = {
 
 # A3C's own defaults, with the segments of its preset for CartPole.
 A3C = {"num_steps": 20}
+
+# Everything else is the method's default.
+_ON_POLICY_HYPERPARAMETERS: dict[str, dict] = {
+    "reinforce": {"num_steps": 512},
+    "vpg": {"num_steps": 128},
+    "q-actor-critic": {"num_steps": 16},
+    "td-actor-critic": {"num_steps": 16},
+    "advantage-actor-critic": {"num_steps": 16},
+    "a2c": {"num_steps": 5},
+    "npg": {"num_steps": 128},
+    "trpo": {"num_steps": 128},
+    "acktr": {"num_steps": 32},
+}
 
 # For an accelerator: short rollouts in thousands of environments, four minibatches, four epochs. No peer's defaults.
 WIDE_PPO = {**REJAX_PPO, "num_steps": 32, "num_minibatches": 4, "num_epochs": 4}
@@ -79,7 +124,7 @@ class Task:
 
     name: str
     title: str
-    algorithm: str  # "ppo", "sac" or "a3c"
+    algorithm: str  # its name on the command line
     env: str  # a Gymnasium or gymnax name, without any prefix
     num_envs: int
     hyperparameters: dict
@@ -88,6 +133,7 @@ class Task:
     sides: tuple[Side, ...]
     device: str = "cpu"
     note: str = ""
+    floor: float | None = None  # steps per second that we want of the first side, whatever the others do
 
     def job(self, side: Side, quick: bool = False) -> dict:
         """What the side's worker is told."""
@@ -138,6 +184,26 @@ def _gymnax(num_envs: int, chunk_steps: int) -> Task:
     title = f"PPO, gymnax CartPole-v1, {num_envs} environments"
     sides = (ours("gymnax:"), rejax(1.2))
     return Task(f"ppo-gymnax-{num_envs}", title, "ppo", "CartPole-v1", num_envs, REJAX_PPO, chunk_steps, 8, sides)
+
+
+def _gymnax_alone(algorithm: str, hyperparameters: dict, num_envs: int = 256, **more: Any) -> Task:
+    """Training inside one program, against nothing but a number: no peer has all of these methods."""
+    num_steps = hyperparameters["num_steps"]
+    chunk_steps = -(-131_072 // (num_steps * num_envs)) * num_steps * num_envs
+    title = f"{algorithm}, gymnax CartPole-v1, {num_envs} environments, {num_steps} steps in each"
+    name = f"{algorithm}-gymnax-{num_envs}"
+    return Task(
+        name, title, algorithm, "CartPole-v1", num_envs, hyperparameters, chunk_steps, 4, (ours("gymnax:"),), **more
+    )
+
+
+def _one_update(num_steps: int, num_envs: int) -> Task:
+    """ACKTR's update beside A2C's, on one trajectory again and again: no environment in between."""
+    a2c = Side("a2c", "parnassus", "parnassus", {"prefix": "jax:", "algorithm": "a2c", "learn_only": True}, 1 / 1.5)
+    title = f"ACKTR against A2C: one update on {num_steps} steps in {num_envs} environments"
+    name, batch = f"acktr-update-{num_steps * num_envs}", num_steps * num_envs
+    sides, updates = (ours("jax:", learn_only=True), a2c), max(100, 400_000 // batch)
+    return Task(name, title, "acktr", "CartPole-v1", num_envs, {"num_steps": num_steps}, updates * batch, 8, sides)
 
 
 def _a3c(prefix: str, where: str, chunk_steps: int) -> Task:
@@ -242,6 +308,44 @@ TASKS = {
             (ours(), Side("10,000 transitions", "parnassus", "parnassus", _replay(10_000), 0.9)),
             note="as fast as with a small replay: it is never copied; see the memory columns",
         ),
+        Task(
+            "a2c-cartpole-8",
+            "A2C, Gymnasium CartPole-v1, 8 environments",
+            "a2c",
+            "CartPole-v1",
+            8,
+            SB3_A2C,
+            8_000,
+            4,
+            (ours(), *sb3(5.0)),
+        ),
+        Task(
+            "trpo-halfcheetah-8",
+            "TRPO, HalfCheetah-v5, 8 synchronous environments",
+            "trpo",
+            "HalfCheetah-v5",
+            8,
+            SB3_TRPO,
+            8 * 2048,
+            3,
+            (ours(), *sb3(5.0)),
+            note="the peer is sb3-contrib",
+        ),
+        Task(
+            "trpo-halfcheetah-8-envpool",
+            "TRPO, HalfCheetah-v5, 8 environments: ours in EnvPool",
+            "trpo",
+            "HalfCheetah-v5",
+            8,
+            SB3_TRPO,
+            8 * 2048,
+            3,
+            (ours("envpool:"), *sb3(5.0)),
+            note="the peer is sb3-contrib, which steps Gymnasium's environments one after the other",
+        ),
+        _one_update(32, 8),
+        _one_update(256, 8),
+        *(_gymnax_alone(name, h, floor=100_000.0) for name, h in _ON_POLICY_HYPERPARAMETERS.items()),
         _a3c("jax:", "jax", 60_000),
         _a3c("", "Gymnasium", 20_000),
         _wide(2_048),

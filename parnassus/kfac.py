@@ -60,7 +60,7 @@ class KFAC:
 
     decay: Fraction = 0.95  # of the running averages, which are plain means at first
     damping: NonNegative = 0.01  # lambda: F + lambda I is inverted, and factored to do so
-    inverse_period: Count = 1  # updates between two inversions
+    period: Count = 1  # updates between two looks at the curvature: factors and inverses are as old as that
 
     def init(self, network: Network, inputs: Tree, blocks: Mapping[str, float | Array] | None = None) -> Curvature:
         """No curvature yet, for a network that reads `inputs` [B, ...].
@@ -97,19 +97,21 @@ class KFAC:
         curvature of the KL divergence. A scalar regression with unit variance needs no draw: log p has the gradient
         y - x with square 1 in expectation, so `lambda value: value` gives the expectation over y.
         """
-        updates = curvature.updates + 1
+        # A loop of one or no trips and not a `cond`: under `vmap` a `cond` would look in every update.
+        is_due = (curvature.updates % self.period == 0).astype(jnp.int32)
+        look = lambda _, curvature: self.look(curvature, network, inputs, log_likelihood)  # noqa: E731
+        looked = look(0, curvature) if self.period == 1 else jax.lax.fori_loop(0, is_due, look, curvature)
+        return looked._replace(updates=curvature.updates + 1)
+
+    def look(self, curvature: Curvature, network: Network, inputs: Tree, log_likelihood: LogLikelihood) -> Curvature:
+        """`update` where it is due: a batch's factors into the running averages, and these inverted."""
         # Martens and Grosse 2015, section 5: the mean of all batches, until the running average is less noisy.
-        weight = jnp.maximum(1 - self.decay, 1 / updates)
+        weight = jnp.maximum(1 - self.decay, 1 / (curvature.updates // self.period + 1))
         new_factors = batch_factors(network, inputs, log_likelihood)
         factors = jax.tree.map(lambda old, new: old + weight * (new - old), curvature.factors, new_factors)
-        # A loop of one or no trips and not a `cond`: under `vmap` a `cond` would invert in every update.
-        is_due = (curvature.updates % self.inverse_period == 0).astype(jnp.int32)
-        invert = lambda _, __: {name: self.invert(layer) for name, layer in factors.items()}  # noqa: E731
-        if self.inverse_period == 1:
-            inverses = invert(0, 0)
-        else:
-            inverses = jax.lax.fori_loop(0, is_due, invert, curvature.inverses)
-        return Curvature(factors, inverses, curvature.blocks, updates)
+        return curvature._replace(
+            factors=factors, inverses={name: self.invert(layer) for name, layer in factors.items()}
+        )
 
     def invert(self, layer: Factors) -> Factors:
         """Factored Tikhonov: (A + pi sqrt(lambda) I)^-1 and (S + sqrt(lambda)/pi I)^-1.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import learning, report, speed
-from benchmarks.tasks import A3C, REJAX_PPO, SB3_PPO, SB3_SAC, SETTINGS, TASKS, Milestone, Setting
+from benchmarks.tasks import REJAX_PPO, SB3_A2C, SB3_PPO, SB3_SAC, SB3_TRPO, SETTINGS, TASKS, Milestone, Setting
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,7 +111,8 @@ def test_tasks_are_complete(task):
         task.hyperparameters.get("n_steps") or task.hyperparameters.get("num_steps", 1)
     )
     assert task.chunk_steps % steps_per_iteration == 0, "a chunk is a whole number of iterations, on every side"
-    assert task.hyperparameters.keys() in (SB3_PPO.keys(), SB3_SAC.keys(), REJAX_PPO.keys(), A3C.keys())
+    peers = (SB3_PPO.keys(), SB3_SAC.keys(), SB3_A2C.keys(), SB3_TRPO.keys(), REJAX_PPO.keys())
+    assert task.hyperparameters.keys() in (*peers, {"num_steps"})
     names = [side.name for side in task.sides]
     assert len(set(names)) == len(names) and names[0] == "parnassus"
     for side in task.sides:
@@ -130,6 +131,8 @@ def test_every_bar_of_the_issue_is_there():
         ("ppo-halfcheetah-8", "sb3"): 4.0,
         ("ppo-halfcheetah-8-envpool", "sb3"): 6.0,
         ("ppo-halfcheetah-1", "sb3"): 4.5,
+        ("a2c-cartpole-8", "sb3"): 5.0,
+        ("trpo-halfcheetah-8", "sb3"): 5.0,
         ("sac-halfcheetah", "sb3"): 2.0,
         ("sac-halfcheetah", "sbx"): 1.3,
         **{(f"ppo-gymnax-{n}", "rejax"): 1.2 for n in (8, 64, 256)},

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from typing import Any
 
 from clock import Clock, read_job
 
@@ -9,6 +10,7 @@ from clock import Clock, read_job
 def algorithm_for(job: dict) -> object:
     """The algorithm with the peer's hyper-parameters, translated from the peer's names to ours."""
     import parnassus as pa
+    from parnassus.presets import algorithm_class
 
     h = job["hyperparameters"]
     if job["algorithm"] == "sac":
@@ -24,8 +26,36 @@ def algorithm_for(job: dict) -> object:
             hidden_sizes=(256, 256),
             activation="relu",
         )
-    if job["algorithm"] == "a3c":
-        return pa.A3C(**h)
+    if job["algorithm"] == "a2c" and "n_steps" in h:
+        return pa.A2C(
+            learning_rate=h["learning_rate"],
+            num_steps=h["n_steps"],
+            discount=h["gamma"],
+            gae_lambda=h["gae_lambda"],
+            entropy_coefficient=h["ent_coef"],
+            value_coefficient=h["vf_coef"],
+            max_grad_norm=h["max_grad_norm"],
+            normalize_advantages=h["normalize_advantage"],
+            optimizer="rmsprop" if h["use_rms_prop"] else "adam",
+            optimizer_epsilon=h["rms_prop_eps"],
+        )
+    if job["algorithm"] == "trpo" and "n_steps" in h:
+        return pa.TRPO(
+            max_kl=h["target_kl"],
+            value_learning_rate=h["learning_rate"],
+            num_steps=h["n_steps"],
+            num_epochs=h["n_critic_updates"],
+            minibatch_size=h["batch_size"],
+            discount=h["gamma"],
+            gae_lambda=h["gae_lambda"],
+            cg_iterations=h["cg_max_steps"],
+            cg_damping=h["cg_damping"],
+            shrinking=h["line_search_shrinking_factor"],
+            max_backtracks=h["line_search_max_iter"],
+            normalize_advantages=h["normalize_advantage"],
+        )
+    if job["algorithm"] != "ppo":  # the hyper-parameters have our own names
+        return algorithm_class(job["algorithm"])(**h)
     is_sb3 = "n_steps" in h  # else: rejax's names
     num_steps = h["n_steps"] if is_sb3 else h["num_steps"]
     no_clipping = 1e9  # rejax's infinity: the norm is computed all the same
@@ -44,6 +74,25 @@ def algorithm_for(job: dict) -> object:
         hidden_sizes=(64, 64),
         activation="tanh" if is_sb3 else "swish",
     )
+
+
+def learn_again_and_again(algorithm: Any, collector: Any, state: Any, updates: int, clock: Clock) -> None:
+    """Update on one trajectory; the steps of a chunk are the transitions learned from, each time anew."""
+    import jax
+
+    behavior = algorithm.behavior(state.learner)
+    _, trajectory = jax.jit(collector.collect)(algorithm, behavior, state.actor, state.key)
+
+    @jax.jit
+    def chunk(learner: Any, key: Any) -> Any:
+        once = lambda i, learner: algorithm.learn(learner, trajectory, jax.random.fold_in(key, i))[0]  # noqa: E731
+        return jax.lax.fori_loop(0, updates, once, learner)
+
+    learner, count = state.learner, 0
+    while not clock.is_done:
+        learner = jax.block_until_ready(chunk(learner, state.key))
+        count += updates
+        clock.mark(count * algorithm.num_steps * collector.spec.num_envs)
 
 
 def main() -> None:
@@ -73,8 +122,11 @@ def main() -> None:
     key = jax.random.key(0)
     state = driver.init(algorithm, collector, key if num_seeds == 1 else jax.random.split(key, num_seeds), steps)
     clock.mark(0)
-    for chunk in driver.train(algorithm, collector, state, steps, chunk_iterations):
-        clock.mark(chunk.steps * num_seeds)
+    if job.get("learn_only"):
+        learn_again_and_again(algorithm, collector, state, chunk_iterations, clock)
+    else:
+        for chunk in driver.train(algorithm, collector, state, steps, chunk_iterations):
+            clock.mark(chunk.steps * num_seeds)
     packages = ["parnassus", "jax", "jaxlib", "flax", "optax", "gymnasium", "mujoco", "envpool", "gymnax", "numpy"]
     more = {}
     if job["device"] != "cpu":

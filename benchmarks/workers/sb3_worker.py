@@ -1,4 +1,4 @@
-"""Times Stable-Baselines3, or SBX (the same interface), on one job; see clock.py."""
+"""Times Stable-Baselines3, its contrib package or SBX (the same interface) on one job; see clock.py."""
 
 import inspect
 
@@ -15,6 +15,8 @@ def main() -> None:
 
     if job["side"].startswith("sbx"):
         import sbx as library
+    elif job["algorithm"] == "trpo":
+        import sb3_contrib as library
     else:
         import stable_baselines3 as library
 
@@ -41,7 +43,7 @@ def main() -> None:
     model = algorithm("MlpPolicy", env, seed=0, device="cpu", **job["hyperparameters"])
     model.learn(total_timesteps=(job["chunks"] + 2) * job["chunk_steps"], callback=Reader())
     env.close()
-    packages = ["stable-baselines3", "sbx-rl", "torch", "jax", "jaxlib", "gymnasium", "mujoco", "numpy"]
+    packages = ["stable-baselines3", "sb3-contrib", "sbx-rl", "torch", "jax", "jaxlib", "gymnasium", "mujoco", "numpy"]
     clock.report(packages, torch_threads=torch.get_num_threads())
 
 

@@ -61,7 +61,7 @@ class ACKTR:
     gae_lambda: Fraction = 0.95  # lambda of the generalised advantage estimator; 1: n-step returns as in the paper
     max_kl: NonNegative | Linear = 0.002  # delta, of the policy
     value_max_kl: NonNegative | Linear = 0.01  # delta, of the value function; with 0.1 it can diverge
-    kfac: KFAC = KFAC(decay=0.95, damping=0.01, inverse_period=4)  # of the policy and of the value function
+    kfac: KFAC = KFAC(decay=0.9, damping=0.01, period=10)  # of the policy and of the value function
     curvature_stride: Count = 4  # the factors are averaged over every so manieth time step: enough, and cheaper
     entropy_coefficient: NonNegative = 0.0  # c, of the entropy bonus
     initial_log_std: float = 0.0  # of a Gaussian policy, whose actions live in [-1, 1]
