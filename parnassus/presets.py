@@ -59,15 +59,16 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         "objective": Clip(Linear(0.2, 0.0)),
     }
     # A first standard deviation of exp(-1) = 0.37 of the action range: with 1.0 half of all actions are clipped, and
-    # HalfCheetah stays at 1,800.
+    # PPO's HalfCheetah stays at 1,800.
+    mujoco = {"initial_log_std": -1.0, "normalize_observations": True, "normalize_rewards": True}
+    # Its rewards are all 1: scaled by their running deviation, NPG and TRPO lose again and again what they had found.
+    one_reward = {"normalize_rewards": False}
     mujoco_ppo = {
+        **mujoco,
         "num_steps": 256,
         "minibatch_size": 64,
         "num_epochs": 10,
         "learning_rate": Linear(3e-4, 0.0),
-        "initial_log_std": -1.0,
-        "normalize_observations": True,
-        "normalize_rewards": True,
     }
     cartpole_trpo = {
         "num_steps": 64,
@@ -77,22 +78,13 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         "cg_damping": 0.01,
         "max_kl": Linear(0.02, 0.0),  # constant, the last policies of some seeds are between two better ones
     }
-    mujoco_trpo = {
-        "num_steps": 128,
-        "minibatch_size": 128,
-        "num_epochs": 20,
-        "initial_log_std": -1.0,
-        "normalize_observations": True,
-        "normalize_rewards": True,
-    }
+    mujoco_trpo = {**mujoco, "num_steps": 128, "minibatch_size": 128, "num_epochs": 20}
     mujoco_a3c = {
+        **mujoco,
         "num_steps": 20,
         "learning_rate": Linear(7e-4, 0.0),
         "gae_lambda": 0.95,
         "entropy_coefficient": 0.0,
-        "initial_log_std": -1.0,
-        "normalize_observations": True,
-        "normalize_rewards": True,
     }
     return {
         ("ppo", "CartPole-v1"): (cartpole_ppo, {"num_envs": 8}),
@@ -124,8 +116,13 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("a3c", "HalfCheetah-v5"): (mujoco_a3c, {"num_envs": 2}),
         ("npg", "CartPole-v1"): (cartpole_trpo, {"num_envs": 8}),
         ("trpo", "CartPole-v1"): (cartpole_trpo, {"num_envs": 8}),
-        **{("npg", env): (mujoco_trpo, {"num_envs": 8}) for env in _MUJOCO},
-        **{("trpo", env): (mujoco_trpo, {"num_envs": 8}) for env in _MUJOCO},
+        **{(name, env): (mujoco_trpo, {"num_envs": 8}) for name in ("npg", "trpo") for env in _MUJOCO},
+        **{(name, env): (mujoco, {"num_envs": 8}) for name in ("acktr", "vpg") for env in _MUJOCO},
+        ("vpg", "InvertedPendulum-v5"): ({**mujoco, **one_reward}, {"num_envs": 8}),
+        ("npg", "InvertedPendulum-v5"): (
+            {**mujoco_trpo, **one_reward, "max_kl": Linear(0.01, 0.0)},
+            {"num_envs": 8},
+        ),
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
         ("sac", "HalfCheetah-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),
         ("sac", "Hopper-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}),
