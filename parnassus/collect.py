@@ -136,7 +136,7 @@ class HostCollector:
         self, algorithm: Algorithm, behavior: Behavior, actor: HostActor, key: Key
     ) -> tuple[HostActor, Transition]:
         """`algorithm.num_steps` exploring steps in each environment; the trajectory's leaves are NumPy arrays."""
-        num_steps, num_envs, env = algorithm.num_steps, self.env.num_envs, self.env
+        num_steps, env = algorithm.num_steps, self.env
         observation, memory, episodes = actor
         has_memory = bool(jax.tree.leaves(memory))
         act, key = compiled_act(self.spec, True), jax.random.key_data(key)
@@ -167,7 +167,7 @@ class HostCollector:
                 memory = where(done, algorithm.initial_memory(self.spec), memory)
 
         trajectory: Transition = jax.tree.unflatten(structure, buffers)
-        return HostActor(observation, memory, _count(episodes, trajectory, num_envs)), trajectory
+        return HostActor(observation, memory, _count(episodes, trajectory)), trajectory
 
     def close(self) -> None:
         """Close the environments."""
@@ -181,17 +181,19 @@ def collector_for(env: Env | HostEnv, num_envs: int, exact_resume: bool = True) 
     return ScanCollector(env, num_envs)
 
 
-def _count(episodes: Episodes, trajectory: Transition, num_envs: int) -> Episodes:
+def _count(episodes: Episodes, trajectory: Transition) -> Episodes:
     """The episode statistics after a trajectory: `rollout` does the same inside its scan."""
-    reward, length = np.array(episodes.reward), np.array(episodes.length)
-    ended_return, ended_length, done = 0.0, 0, np.asarray(trajectory.done)
-    for n in range(num_envs):
-        start = 0
+    rewards, done = np.asarray(trajectory.reward), np.asarray(trajectory.done)
+    old_reward, old_length = np.asarray(episodes.reward), np.asarray(episodes.length)
+    # Where no episode ended, which is most often; the loop below overwrites the others.
+    reward, length = old_reward + rewards.sum(axis=0), old_length + np.int32(len(done))
+    ended_return, ended_length = 0.0, 0
+    for n in np.flatnonzero(done.any(axis=0)):
+        before, length_before, start = old_reward[n], old_length[n], 0
         for end in np.flatnonzero(done[:, n]) + 1:
-            ended_return += reward[n] + trajectory.reward[start:end, n].sum()
-            ended_length += length[n] + end - start
-            reward[n], length[n], start = 0.0, 0, int(end)
-        reward[n] += trajectory.reward[start:, n].sum()
-        length[n] += done.shape[0] - start
+            ended_return += before + rewards[start:end, n].sum()
+            ended_length += length_before + end - start
+            before, length_before, start = 0.0, 0, int(end)
+        reward[n], length[n] = rewards[start:, n].sum(), len(done) - start
     counts = np.int32(done.sum()), np.float32(ended_return), np.int32(ended_length)
     return Episodes(reward, length, *counts)  # type: ignore[arg-type]  # NumPy, on the host

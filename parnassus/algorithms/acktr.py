@@ -33,6 +33,7 @@ from parnassus.actor_critic import (
     flatten,
     scale_rewards,
 )
+from parnassus.distributions import Distribution
 from parnassus.encoding import Encoder, zeros
 from parnassus.kfac import KFAC, Curvature, trust_region
 from parnassus.networks import Network, Torso
@@ -126,14 +127,18 @@ class ACKTR:
 
     def improve(self, learner: Learner, batch: Batch, key: Key) -> tuple[Network, Curvature, Metrics]:
         """The policy after a step of at most `max_kl`."""
-        sample = lambda distribution: distribution.log_prob(jax.lax.stop_gradient(distribution.sample(key)))  # noqa: E731
-        curvature = self.kfac.update(learner.policy_curvature, learner.policy, self.thinned(batch.observation), sample)
+
+        def log_prob_of_a_draw(distribution: Distribution) -> Float[Array, "B"]:
+            # A clone: K-FAC calls this in a loop, of one trip or none, which looks like using a key again and again.
+            return distribution.log_prob(jax.lax.stop_gradient(distribution.sample(jax.random.clone(key))))
+
+        thinned = self.thinned(batch.observation)
+        curvature = self.kfac.update(learner.policy_curvature, learner.policy, thinned, log_prob_of_a_draw)
         grads, metrics = jax.grad(self.policy_loss, has_aux=True)(learner.policy, batch)
         max_kl, limit = at(self.max_kl, learner.progress), at(self.learning_rate, learner.progress)
         direction = self.kfac.precondition(curvature, grads)
         step, predicted = trust_region(direction, grads, max_kl, limit)
         policy = descend(learner.policy, direction, step)
-        thinned = self.thinned(batch.observation)
         kl = learner.policy(thinned).kl(policy(thinned)).mean()
         return (
             policy,
