@@ -48,13 +48,15 @@ def conjugate_gradient(product: Product, g: Vector, iterations: int) -> Directio
     return Direction(x, fx, jnp.linalg.norm(fx - g) / (jnp.linalg.norm(g) + 1e-20))
 
 
-def natural_step(direction: Direction, max_kl: float | Array) -> Vector:
-    """sqrt(2 delta / x^T F x) x: as far along x as the quadratic model of the KL allows (Kakade 2001).
+def natural_step(direction: Direction, max_kl: float | Array, limit: float | Array = jnp.inf) -> Vector:
+    """min(limit, sqrt(2 delta / x^T F x)) x: as far along x as the quadratic model of the KL allows (Kakade 2001).
 
-    Where F x = g, x^T F x is g^T F^-1 g. No direction, no step.
+    Where F x = g, x^T F x is g^T F^-1 g. No direction, no step. The `limit` is for a g that is nothing but noise: the
+    KL alone would stretch that to a step as long as any other.
     """
     curvature = direction.x @ direction.product
-    return jnp.where(curvature > 0, jnp.sqrt(2 * max_kl / jnp.maximum(curvature, 1e-20)), 0.0) * direction.x
+    longest = jnp.sqrt(2 * max_kl / jnp.maximum(curvature, 1e-20))
+    return jnp.where(curvature > 0, jnp.minimum(limit, longest), 0.0) * direction.x
 
 
 class Search(NamedTuple):

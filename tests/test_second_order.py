@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from parnassus.second_order import Direction, conjugate_gradient, fisher_vector_product, line_search, natural_step
 
@@ -77,6 +78,9 @@ def test_a_natural_step_is_as_long_as_the_model_allows() -> None:
     np.testing.assert_allclose(step, np.sqrt(2e-3 / (g @ natural)) * natural, rtol=1e-2)
     assert step @ fisher() @ step / 2 == pytest.approx(1e-3, rel=1e-2)
     assert kl(THETA + step) == pytest.approx(1e-3, rel=0.1)
+    length = float(np.linalg.norm(step) / np.linalg.norm(direction.x))
+    np.testing.assert_allclose(natural_step(direction, 1e-3, limit=length / 2), step / 2, rtol=1e-4)
+    np.testing.assert_allclose(natural_step(direction, 1e-3, limit=length * 2), step, rtol=1e-4)
 
 
 def test_without_a_gradient_there_is_no_step() -> None:
@@ -134,7 +138,7 @@ def test_products_are_right_in_a_loop_of_a_batch() -> None:
     layers = jax.tree.map(lambda *x: jnp.stack(x), *layers)
 
     def residuals(layers: list, observation: jax.Array) -> jax.Array:
-        flat, unflatten = jax.flatten_util.ravel_pytree(layers)
+        flat, unflatten = ravel_pytree(layers)
 
         def log_probs(flat: jax.Array) -> jax.Array:
             first, second, last = unflatten(flat)

@@ -9,13 +9,15 @@
         phi <- argmin mean[(V_phi(o_t) - R_t)^2], by several epochs of gradient steps
 
 F^-1 g is the steepest ascent where distance is the KL divergence, KL ~ d^T F d / 2: the change of the policy does not
-depend on how it is parameterised. The step goes as far as the quadratic model allows, to a KL of delta, and nothing
-checks it: what TRPO adds is the line search.
+depend on how it is parameterised. The step goes as far as the quadratic model allows, to a KL of delta (or, given a
+learning rate, to that many natural gradients if this is shorter), and nothing checks it: what TRPO adds is the line
+search.
 """
 
 from typing import ClassVar, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.flatten_util import ravel_pytree
@@ -54,6 +56,7 @@ class NPG:
     """Natural policy gradient, its step measured by the KL divergence, with TRPO's defaults."""
 
     max_kl: NonNegative | Linear = 0.01  # delta: how far an iteration should move the policy, in nats
+    learning_rate: NonNegative | Linear | None = None  # the longest step, in natural gradients; None: as delta allows
     value_learning_rate: NonNegative | Linear = 1e-3  # Adam's step size for the value function
     num_steps: Count = 2048  # T: steps in each environment per iteration
     num_epochs: Count = 10  # of the regression: passes over the transitions of an iteration
@@ -120,7 +123,8 @@ class NPG:
         gradient, entropy = jax.grad(objective, has_aux=True)(theta)
         product = fisher_vector_product(kl, theta, self.cg_damping)
         direction = conjugate_gradient(product, gradient, self.cg_iterations)
-        step = natural_step(direction, at(self.max_kl, learner.progress))
+        limit = jnp.inf if self.learning_rate is None else at(self.learning_rate, learner.progress)
+        step = natural_step(direction, at(self.max_kl, learner.progress), limit)
         value, optimizer_state = fit_value(
             learner.value,
             self.regression(learner.progress),
