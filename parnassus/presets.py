@@ -62,6 +62,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
     # PPO's HalfCheetah stays at 1,800.
     mujoco = {"initial_log_std": -1.0, "normalize_observations": True, "normalize_rewards": True}
     # Its rewards are all 1: scaled by their running deviation, NPG and TRPO lose again and again what they had found.
+    # Solved, its advantages are noise, and a step measured by its KL alone makes as much of them as of any others.
     one_reward = {"normalize_rewards": False}
     mujoco_ppo = {
         **mujoco,
@@ -120,7 +121,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         **{(name, env): (mujoco, {"num_envs": 8}) for name in ("acktr", "vpg") for env in _MUJOCO},
         ("vpg", "InvertedPendulum-v5"): ({**mujoco, **one_reward}, {"num_envs": 8}),
         ("npg", "InvertedPendulum-v5"): (
-            {**mujoco_trpo, **one_reward, "max_kl": Linear(0.01, 0.0)},
+            {**mujoco_trpo, **one_reward, "learning_rate": 0.1},
             {"num_envs": 8},
         ),
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),

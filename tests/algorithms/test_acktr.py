@@ -11,6 +11,7 @@ from parnassus import training
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.collect import ScanCollector
 from parnassus.kfac import KFAC
+from parnassus.schedules import Linear
 from tests.probe_envs import Probe
 
 TINY = ACKTR(num_steps=16, hidden_sizes=(8,), kfac=KFAC(damping=1e-3), learning_rate=100.0, curvature_stride=1)
@@ -49,3 +50,32 @@ def test_a_fixed_standard_deviation_stays() -> None:
         algorithm = dataclasses.replace(TINY, learned_std=learned, initial_log_std=-0.5)
         before, after, _ = one_iteration(algorithm, continuous=True)
         assert (before.policy.params["log_std"] == after.policy.params["log_std"]).all() == (not learned)
+
+
+def test_the_entropy_bonus_is_climbed() -> None:
+    """A bonus that outweighs all advantages widens the policy, by as much as the trust region allows."""
+    entropy = {}
+    for coefficient in (0.0, 100.0):
+        algorithm = dataclasses.replace(TINY, max_kl=1e-2, entropy_coefficient=coefficient, initial_log_std=-1.0)
+        learners = one_iteration(algorithm, continuous=True)[:2]
+        shown = Probe("conditional").observe(jax.numpy.arange(2))
+        entropy[coefficient] = [float(learner.policy(shown).entropy().mean()) for learner in learners]
+    assert entropy[0.0][0] == entropy[100.0][0]
+    # KL(old || new) of a Gaussian that grows by a factor e^d is d - 1/2 + e^(-2 d) / 2 = d^2 for small d: d = 0.1.
+    assert entropy[100.0][1] - entropy[100.0][0] == pytest.approx(0.1, rel=0.2)
+    assert abs(entropy[0.0][1] - entropy[0.0][0]) < 0.05
+
+
+def test_schedules_reach_both_trust_regions_and_the_longest_step() -> None:
+    """Halfway through, all of them are half of what they were."""
+    plain = dataclasses.replace(TINY, max_kl=Linear(2e-3, 0.0), value_max_kl=2e-3)
+    short = dataclasses.replace(TINY, learning_rate=Linear(1e-4, 0.0))
+    collector = ScanCollector(Probe("conditional"), 4)
+    for algorithm, name, first in (
+        (plain, "policy/kl_predicted", 2e-3),
+        (short, "policy/step_size", 1e-4),
+        (short, "value/step_size", 1e-4),
+    ):
+        state = training.init(algorithm, collector, jax.random.key(0), 128)
+        seen = [float(chunk.metrics[name]) for chunk in training.train(algorithm, collector, state, 128, 1)]
+        np.testing.assert_allclose(seen, [first, first / 2], rtol=1e-3)

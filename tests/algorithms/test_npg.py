@@ -45,3 +45,17 @@ def test_it_is_trpo_without_the_search() -> None:
     np.testing.assert_allclose(new - old, other - old, rtol=1e-2, atol=1e-5)
     values = [np.asarray(ravel_pytree(learner.value)[0]) for learner in (npg, trpo)]
     np.testing.assert_allclose(*values, atol=1e-6)
+
+
+def test_a_learning_rate_bounds_the_step() -> None:
+    """In natural gradients; one that is longer than max_kl allows changes nothing."""
+    before = one_step(NPG, CartPole())[0]
+
+    def step(learning_rate: float | None) -> np.ndarray:
+        after = one_step(NPG, CartPole(), learning_rate=learning_rate)[1]
+        return np.asarray(ravel_pytree(after.policy)[0]) - np.asarray(ravel_pytree(before.policy)[0])
+
+    free, far, near, nearer = step(None), step(1e4), step(2e-3), step(1e-3)
+    np.testing.assert_allclose(far, free, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(near, 2 * nearer, rtol=1e-2, atol=1e-6)
+    assert 0 < np.linalg.norm(near) < 0.5 * np.linalg.norm(free)
