@@ -86,7 +86,7 @@ def train(setting: Setting, seed: int) -> dict:
     kinds = {"objective": getattr(objectives, setting.objective)} if setting.objective else {}
     algorithm, options = preset(setting.algorithm, setting.env, **kinds)
     run = with_milestones if setting.milestones else in_a_run
-    rows, config = run(setting, algorithm, options["num_envs"], seed)
+    rows, config = run(setting, algorithm, setting.num_envs or options["num_envs"], seed)
     return {
         "rows": [[steps, kind, round(value, 3)] for steps, kind, value in rows if value == value],
         "config": config,

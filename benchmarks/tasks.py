@@ -390,6 +390,7 @@ class Setting:
     bar: float  # for the mean over seeds of the deterministic policy's return ...
     seeds_above: int | None = None  # ... or, where given, for at least so many of the seeds, each on its own
     objective: str | None = None  # a kind of PPO's objective, in place of the preset's
+    num_envs: int | None = None  # in place of the preset's
     milestones: tuple["Milestone", ...] = ()  # where it is evaluated on the way, and at the end
 
     def is_met(self, returns: list[float]) -> bool:
@@ -487,6 +488,8 @@ SETTINGS = {
     "a2c-cartpole": Setting("a2c", "CartPole-v1", 500_000, 10, 475.0),
     "vpg-cartpole": Setting("vpg", "CartPole-v1", 500_000, 10, 475.0),
     "a3c-cartpole": Setting("a3c", "CartPole-v1", 500_000, 10, 475.0),
+    # Beside it: what the second worker costs in return per step.
+    "a3c-cartpole-1-worker": Setting("a3c", "CartPole-v1", 500_000, 10, 475.0, num_envs=1),
     **{
         f"{name}-{task}": _beside_tianshou(algorithm, peer, env, objective)
         for task, env in _MUJOCO.items()
