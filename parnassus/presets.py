@@ -80,6 +80,13 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         "max_kl": Linear(0.02, 0.0),  # constant, the last policies of some seeds are between two better ones
     }
     mujoco_trpo = {**mujoco, "num_steps": 128, "minibatch_size": 128, "num_epochs": 20}
+    mujoco_a2c = {
+        **mujoco,
+        "num_steps": 8,
+        "gae_lambda": 0.9,
+        "learning_rate": Linear(1e-3, 0.0),
+        "optimizer": "adam",
+    }
     mujoco_a3c = {
         **mujoco,
         "num_steps": 20,
@@ -103,6 +110,13 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("ppo", "InvertedPendulum-v5"): (mujoco_ppo, {"num_envs": 8}),
         ("ppo", "HalfCheetah-v5"): ({**mujoco_ppo, "discount": 0.98, "gae_lambda": 0.92}, {"num_envs": 8}),
         ("ppo", "Hopper-v5"): (mujoco_ppo, {"num_envs": 8}),
+        ("a2c", "HalfCheetah-v5"): (mujoco_a2c, {"num_envs": 8}),
+        ("a2c", "InvertedPendulum-v5"): ({**mujoco_a2c, **one_reward}, {"num_envs": 8}),
+        # Hopper soon finds a hop that leads nowhere else: more noise, and advantages that look further.
+        ("a2c", "Hopper-v5"): (
+            {**mujoco_a2c, "num_steps": 16, "gae_lambda": 0.97, "initial_log_std": -0.5, "entropy_coefficient": 0.01},
+            {"num_envs": 8},
+        ),
         # Segments of 20 steps: of 5, one environment's gradient is noisy, and an update costs nearly as much.
         ("a3c", "CartPole-v1"): (
             {"num_steps": 20, "learning_rate": Linear(2e-3, 0.0), "entropy_coefficient": 0.0},
@@ -120,6 +134,11 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         **{(name, env): (mujoco_trpo, {"num_envs": 8}) for name in ("npg", "trpo") for env in _MUJOCO},
         **{(name, env): (mujoco, {"num_envs": 8}) for name in ("acktr", "vpg") for env in _MUJOCO},
         ("vpg", "InvertedPendulum-v5"): ({**mujoco, **one_reward}, {"num_envs": 8}),
+        ("acktr", "InvertedPendulum-v5"): ({**mujoco, **one_reward}, {"num_envs": 8}),
+        ("trpo", "InvertedPendulum-v5"): (
+            {**mujoco_trpo, **one_reward, "max_kl": Linear(0.01, 0.0), "gae_lambda": 0.99},
+            {"num_envs": 8},
+        ),
         ("npg", "InvertedPendulum-v5"): (
             {**mujoco_trpo, **one_reward, "learning_rate": 0.1},
             {"num_envs": 8},
