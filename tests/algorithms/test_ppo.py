@@ -80,12 +80,12 @@ def test_the_reported_kl_is_that_of_the_distributions(continuous: bool) -> None:
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_a_dearer_kl_is_a_smaller_step(continuous: bool) -> None:
-    kl = {}
+    metrics = {}
     for beta in (0.0, 1.0, 100.0):
         algorithm = dataclasses.replace(KL_STEP, objective=FixedKL(beta))
-        _, _, metrics = one_iteration(algorithm, Probe("action", continuous=continuous))
-        kl[beta] = metrics["policy/kl"]
-    assert kl[0.0] > 2 * kl[1.0] > 20 * kl[100.0]
+        _, _, metrics[beta] = one_iteration(algorithm, Probe("action", continuous=continuous))
+    kl = {beta: float(seen["policy/kl"]) for beta, seen in metrics.items()}
+    assert kl[0.0] > 2 * kl[1.0] > 20 * kl[100.0], metrics
 
 
 def test_the_adaptive_penalty_is_in_the_learner_and_follows_the_kl() -> None:
