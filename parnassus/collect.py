@@ -74,18 +74,24 @@ class HostActor(NamedTuple):
 ONE_AFTER_THE_OTHER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
-@lru_cache
-def compiled_act(spec: Spec, explore: bool) -> Callable:
-    """The one compiled call of each step: (algorithm, behavior, memory, observation, key) ->
+def compiled_act(spec: Spec, explore: bool, algorithm: Algorithm, behavior: Behavior) -> Callable:
+    """The one compiled call of each step: (memory, observation, key) ->
     (action for the environment, action as drawn, memory, extras, next key).
 
-    The key is raw, as from `jax.random.key_data`: typed keys take JAX's slow way in and out.
+    The key is raw, as from `jax.random.key_data`: typed keys take JAX's slow way in and out. Algorithm and behavior
+    are taken apart here, once, and not by every call.
     """
+    leaves, structure = jax.tree.flatten((algorithm, behavior))
+    return partial(_act(spec, explore), structure, tuple(leaves))
 
-    @partial(jax.jit, compiler_options=ONE_AFTER_THE_OTHER)
+
+@lru_cache
+def _act(spec: Spec, explore: bool) -> Callable:
+    @partial(jax.jit, static_argnums=0, compiler_options=ONE_AFTER_THE_OTHER)
     def act(
-        algorithm: Algorithm, behavior: Behavior, memory: Memory, observation: Tree, key: Array
+        structure: jax.tree_util.PyTreeDef, leaves: tuple, memory: Memory, observation: Tree, key: Array
     ) -> tuple[Tree, Tree, Memory, Mapping[str, Tree], Array]:
+        algorithm, behavior = jax.tree.unflatten(structure, leaves)
         key, act_key = jax.random.split(jax.random.wrap_key_data(key))
         action, memory, extras = algorithm.act(behavior, memory, observation, act_key, explore)
         return env_action(spec.action_space, action), action, memory, extras, jax.random.key_data(key)
@@ -139,9 +145,9 @@ class HostCollector:
         num_steps, env = algorithm.num_steps, self.env
         observation, memory, episodes = actor
         has_memory = bool(jax.tree.leaves(memory))
-        act, key = compiled_act(self.spec, True), jax.random.key_data(key)
+        act, key = compiled_act(self.spec, True, algorithm, behavior), jax.random.key_data(key)
         for t in range(num_steps):
-            physical, action, memory, extras, key = act(algorithm, behavior, memory, observation, key)
+            physical, action, memory, extras, key = act(memory, observation, key)
             try:
                 after = env.step(as_numpy(physical))
             except Exception as error:

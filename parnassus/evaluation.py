@@ -103,13 +103,13 @@ def _on_host(
     collector = HostCollector(env)
     observation, memory, _ = collector.begin(algorithm, None, begin_key)
     has_memory = bool(jax.tree.leaves(memory))
-    act, key = compiled_act(collector.spec, explore), jax.random.key_data(key)
+    act, key = compiled_act(collector.spec, explore, algorithm, behavior), jax.random.key_data(key)
     quota = np.full(num_envs, episodes // num_envs) + (np.arange(num_envs) < episodes % num_envs)
     returns: list[list[float]] = [[] for _ in range(num_envs)]
     lengths: list[list[int]] = [[] for _ in range(num_envs)]
     running_return, running_length = np.zeros(num_envs), np.zeros(num_envs, int)
     while any(len(returns[n]) < quota[n] for n in range(num_envs)):
-        action, _, memory, _, key = act(algorithm, behavior, memory, observation, key)
+        action, _, memory, _, key = act(memory, observation, key)
         try:
             after = env.step(as_numpy(action))
         except Exception as error:

@@ -19,7 +19,8 @@ class Policy:
     """
 
     def __init__(self, algorithm: Algorithm, behavior: Behavior, spec: Spec) -> None:
-        self._algorithm, self._behavior, self._spec = arrays(algorithm), behavior, spec
+        self._algorithm, self._spec = arrays(algorithm), spec
+        self._act = compiled_act(spec, False, self._algorithm, behavior)  # for any batch size
         self._key = jax.random.key_data(jax.random.key(0))  # only breaks ties
         self._memory: tuple[int, Memory] | None = None
 
@@ -34,8 +35,7 @@ class Policy:
         spec = Spec(self._spec.observation_space, self._spec.action_space, size)
         if self._memory is None or self._memory[0] != size:
             self._memory = (size, self._algorithm.initial_memory(spec))
-        act = compiled_act(self._spec, False)  # of any batch size
-        action, _, memory, _, _ = act(self._algorithm, self._behavior, self._memory[1], observation, self._key)
+        action, _, memory, _, _ = self._act(self._memory[1], observation, self._key)
         self._memory = (size, memory)
         action = _typed(spec.action_space, action)
         return jax.tree.map(lambda x: x[0], action) if is_single else action

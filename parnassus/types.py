@@ -5,9 +5,10 @@ hyper-parameters whose methods are pure functions, and `TrainState` is both the 
 """
 
 import dataclasses
+import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import gymnasium
@@ -251,11 +252,39 @@ def pytree(cls: type[_T]) -> type[_T]:
     # JAX rebuilds pytrees with tracers and placeholders for leaves: run-time type checkers must let them through.
     cls.__no_type_check__ = True  # type: ignore[attr-defined]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    return jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[field.name for field in fields if not _is_static(field.type)],
-        meta_fields=[field.name for field in fields if _is_static(field.type)],
-    )
+    static = [field.name for field in fields if _is_static(field.type)]
+    return register(cls, data=[field.name for field in fields if field.name not in static], static=static)
+
+
+def register(cls: type[_T], data: list[str], static: list[str]) -> type[_T]:
+    """Make the dataclass `cls` a JAX pytree: the fields `data` are its children, those in `static` are compared.
+
+    In place of `jax.tree_util.register_dataclass`, under which two classes with equal fields have equal treedefs (JAX
+    0.10 to 0.12 compare arity and static fields, not the class). Where their hashes happen to meet in a cache, which
+    is by chance of the process, a compiled function runs the one class's program for the other's object.
+    """
+    keys = [jax.tree_util.GetAttrKey(name) for name in data]
+    read_data, read_static = _reader(data), _reader(static)
+
+    def flatten(instance: _T) -> tuple[tuple, tuple]:
+        return read_data(instance), read_static(instance)
+
+    def flatten_with_keys(instance: _T) -> tuple[tuple, tuple]:
+        return tuple(zip(keys, read_data(instance), strict=True)), read_static(instance)
+
+    def unflatten(values: tuple, children: Iterable) -> _T:
+        return cls(**dict(zip(data, children, strict=True)), **dict(zip(static, values, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+def _reader(names: list[str]) -> Callable[[Any], tuple]:
+    """The attributes of these names, in a tuple: in one call into C, for every compiled function begins with it."""
+    if not names:
+        return lambda instance: ()
+    read = operator.attrgetter(*names)
+    return read if len(names) > 1 else lambda instance: (read(instance),)
 
 
 def check(config: Any, prefix: str = "") -> None:

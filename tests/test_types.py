@@ -33,6 +33,28 @@ def test_real_numbers_are_data_and_shapes_are_static() -> None:
     assert jax.tree.structure(Everything(real=4.0)) == jax.tree.structure(Everything())
 
 
+def test_classes_with_equal_fields_are_told_apart() -> None:
+    """Under `jax.tree_util.register_dataclass` they are not, and a jitted function may run one for the other."""
+
+    @pytree
+    class Double:
+        factor: float = 2.0
+
+    @pytree
+    class Halve:
+        factor: float = 2.0
+
+    assert jax.tree.structure(Double()) != jax.tree.structure(Halve())
+    assert jax.tree.structure(Double()) == jax.tree.structure(Double(3.0))
+
+
+def test_a_pytree_is_rebuilt_whole() -> None:
+    original = Everything(count=4, array=jax.numpy.zeros(2), maybe=1.5)
+    doubled = jax.tree.map(lambda x: 2 * x, original)
+    assert (doubled.count, doubled.real, doubled.maybe, doubled.function) == (4, 1.0, 3.0, abs)
+    assert doubled.schedule == Linear(2.0, 2 * original.schedule.end, 2 * original.schedule.fraction)
+
+
 def test_a_pytree_is_frozen() -> None:
     with pytest.raises(AttributeError):
         Everything().count = 5  # type: ignore[misc]

@@ -5,13 +5,12 @@ import functools
 from typing import Any
 
 import gymnasium
-import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
 from parnassus.envs.gymnasium import did_you_mean
-from parnassus.types import BadInput, Key, Step, Tree
+from parnassus.types import BadInput, Key, Step, Tree, register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +22,7 @@ class _Definition:
     action_space: gymnasium.Space = dataclasses.field(hash=False)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["params"], meta_fields=["definition"])
+@functools.partial(register, data=["params"], static=["definition"])
 @dataclasses.dataclass(frozen=True)
 class Gymnax:
     """A Gymnax environment (implements Env); its `params` are data, so they can be swept. Build it with `create`."""

@@ -8,7 +8,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from parnassus.types import Env, Key, Step, Tree
+from parnassus.types import Env, Key, Step, Tree, register
 
 
 @jax.jit
@@ -86,7 +86,7 @@ class _Same:
         return id(self.value)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["held"])
+@functools.partial(register, data=[], static=["held"])
 @dataclasses.dataclass(frozen=True)
 class Opaque:
     """A user's environment that is not a pytree, as one without leaves (implements Env).
