@@ -119,7 +119,8 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("ppo", "HalfCheetah-v5"): ({**mujoco_ppo, "discount": 0.98, "gae_lambda": 0.92}, {"num_envs": 8}),
         ("ppo", "Hopper-v5"): (mujoco_ppo, {"num_envs": 8}),
         ("a2c", "HalfCheetah-v5"): (mujoco_a2c, {"num_envs": 8}),
-        ("a2c", "InvertedPendulum-v5"): ({**mujoco_a2c, **one_reward}, {"num_envs": 8}),
+        # Here rewards are scaled: returns of a hundred would leave the value function all of the clipped gradient.
+        ("a2c", "InvertedPendulum-v5"): (mujoco_a2c, {"num_envs": 8}),
         # Hopper soon finds a hop that leads nowhere else: more noise, and advantages that look further.
         ("a2c", "Hopper-v5"): (
             {**mujoco_a2c, "num_steps": 16, "gae_lambda": 0.97, "initial_log_std": -0.5, "entropy_coefficient": 0.01},
