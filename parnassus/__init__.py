@@ -21,21 +21,29 @@ if TYPE_CHECKING:
     from parnassus.algorithms.a3c import A3C as A3C
     from parnassus.algorithms.acktr import ACKTR as ACKTR
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
+    from parnassus.algorithms.ddpg import DDPG as DDPG
+    from parnassus.algorithms.dqn import DQN as DQN
     from parnassus.algorithms.npg import NPG as NPG
     from parnassus.algorithms.ppo import PPO as PPO
     from parnassus.algorithms.q_actor_critic import QActorCritic as QActorCritic
     from parnassus.algorithms.q_learning import QLearning as QLearning
     from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
     from parnassus.algorithms.sac import SAC as SAC
+    from parnassus.algorithms.sac_discrete import DiscreteSAC as DiscreteSAC
+    from parnassus.algorithms.td3 import TD3 as TD3
     from parnassus.algorithms.td_actor_critic import TDActorCritic as TDActorCritic
     from parnassus.algorithms.trpo import TRPO as TRPO
     from parnassus.algorithms.vpg import VPG as VPG
     from parnassus.evaluation import evaluate as evaluate
+    from parnassus.exploration import GaussianNoise as GaussianNoise
+    from parnassus.exploration import OrnsteinUhlenbeck as OrnsteinUhlenbeck
     from parnassus.kfac import KFAC as KFAC
     from parnassus.objectives import AdaptiveKL as AdaptiveKL
     from parnassus.objectives import Clip as Clip
     from parnassus.objectives import FixedKL as FixedKL
     from parnassus.objectives import Unclipped as Unclipped
+    from parnassus.replay import Prioritized as Prioritized
+    from parnassus.replay import Uniform as Uniform
     from parnassus.run import Run as Run
     from parnassus.run import load as load
     from parnassus.run import resume as resume
@@ -58,19 +66,25 @@ _HOME = {
     "A3C": "algorithms.a3c",
     "AdvantageActorCritic": "algorithms.advantage_actor_critic",
     "ACKTR": "algorithms.acktr",
+    "DDPG": "algorithms.ddpg",
+    "DQN": "algorithms.dqn",
+    "DiscreteSAC": "algorithms.sac_discrete",
     "NPG": "algorithms.npg",
     "PPO": "algorithms.ppo",
     "QActorCritic": "algorithms.q_actor_critic",
     "QLearning": "algorithms.q_learning",
     "REINFORCE": "algorithms.reinforce",
     "SAC": "algorithms.sac",
+    "TD3": "algorithms.td3",
     "TDActorCritic": "algorithms.td_actor_critic",
     "TRPO": "algorithms.trpo",
     "VPG": "algorithms.vpg",
     **dict.fromkeys(["GAE", "NStep", "RewardsToGo", "TD"], "advantages"),
     "evaluate": "evaluation",
+    **dict.fromkeys(["GaussianNoise", "OrnsteinUhlenbeck"], "exploration"),
     **dict.fromkeys(["AdaptiveKL", "Clip", "FixedKL", "Unclipped"], "objectives"),
     "KFAC": "kfac",
+    **dict.fromkeys(["Prioritized", "Uniform"], "replay"),
     "Run": "run",
     "load": "run",
     "resume": "run",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Int, Num
 
 from parnassus.distributions import Distribution, Parameterization
 from parnassus.types import BadInput, Key, Tree, pytree
@@ -45,6 +45,11 @@ class Network:
 def polyak(target: Tree, online: Tree, tau: float | Array) -> Tree:
     """target + tau (online - target), leaf by leaf: the slow copy that bootstrapped targets use."""
     return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
+
+
+def pick(values: Float[Array, "B A"], action: Int[Array, "B"]) -> Float[Array, "B"]:
+    """values[b, action[b]], by a product: XLA gathers slowly on the CPU."""
+    return (values * jax.nn.one_hot(action, values.shape[-1])).sum(-1)
 
 
 def activation(name: str) -> Callable:
@@ -128,6 +133,18 @@ class Policy(nn.Module):
         return self.head.build(mean, jnp.clip(log_std, -20.0, 2.0))
 
 
+class DeterministicPolicy(nn.Module):
+    """Features -> one action in [-1, 1], [*batch, *shape]: tanh of a linear layer."""
+
+    torso: nn.Module
+    shape: tuple[int, ...]  # of an action
+
+    @nn.compact
+    def __call__(self, observation: Tree) -> Float[Array, "..."]:
+        action = jnp.tanh(nn.Dense(int(np.prod(self.shape)))(self.torso(observation)))
+        return action.reshape(*action.shape[:-1], *self.shape)
+
+
 class Value(nn.Module):
     """Features -> V(o), [*batch]."""
 
@@ -152,6 +169,23 @@ class ActionValue(nn.Module):
             return nn.Dense(1)(self.torso(observation, action))[..., 0]
         values = nn.Dense(self.num_actions)(self.torso(observation))
         return (values * jax.nn.one_hot(action, self.num_actions)).sum(-1)
+
+
+class ActionValues(nn.Module):
+    """Q(o, .) of all discrete actions at once, [*batch, A].
+
+    Dueling: V(o) + A(o, a) - mean_a' A(o, a') on the same features (Wang et al. 2016, equation 9).
+    """
+
+    torso: nn.Module
+    num_actions: int
+    dueling: bool = False
+
+    @nn.compact
+    def __call__(self, observation: Tree) -> Float[Array, "*batch A"]:
+        features = self.torso(observation)
+        values = nn.Dense(self.num_actions)(features)
+        return nn.Dense(1)(features) + values - values.mean(-1, keepdims=True) if self.dueling else values
 
 
 class PolicyAndValue(nn.Module):

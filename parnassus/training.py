@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -129,10 +130,52 @@ def host_chunk(
         try:
             state, metrics = iterate(algorithm, collector, state)
         except EnvironmentRaised as error:
-            steps = (int(state.iteration) * algorithm.num_steps + error.step + 1) * collector.spec.num_envs
-            raise TrainingFailed(f"{error} (at environment step {steps:,})") from error.__cause__
+            raise _failed(error, algorithm, collector, int(state.iteration)) from error.__cause__
         rows.append(metrics)
-    return state, {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+    return state, _stacked(rows)
+
+
+def overlapped_chunk(
+    algorithm: Algorithm, collector: Collector, state: TrainState, num_iterations: int
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """A `host_chunk` that learns in a thread while the next trajectory is collected, with parameters an update older.
+
+    Which parameters act when is fixed: those of `state` in the chunk's first two iterations, then in iteration i those
+    after i - 1 updates. At the chunk's end nothing is under way, so resuming is exact.
+    """
+    learner, iteration = state.learner, int(state.iteration)
+    key, begin_key, _ = split(state.key)
+    actor = collector.begin(algorithm, state.actor, begin_key)
+    behavior = algorithm.behavior(learner)
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(1, "learn") as thread:
+        under_way: Future | None = None
+        for i in range(num_iterations):
+            key, collect_key, learn_key = split(key)
+            try:
+                actor, trajectory = collector.collect(algorithm, behavior, actor, collect_key)
+            except EnvironmentRaised as error:
+                raise _failed(error, algorithm, collector, iteration + i) from error.__cause__
+            if under_way:
+                learner, metrics = under_way.result()
+                rows[-1].update(metrics)
+            behavior = _own(algorithm.behavior(learner))  # copies: `learn` donates the learner
+            under_way = thread.submit(learn, algorithm, learner, trajectory, learn_key)
+            rows.append(episode_sums(actor))
+        if under_way:
+            learner, metrics = under_way.result()
+            rows[-1].update(metrics)
+    return TrainState(learner, actor, key, np.int32(iteration + num_iterations)), _stacked(rows)  # type: ignore[arg-type]
+
+
+def _failed(error: EnvironmentRaised, algorithm: Algorithm, collector: Collector, iteration: int) -> TrainingFailed:
+    """What to raise for an environment that raised while this iteration (0-based) collected."""
+    steps = (iteration * algorithm.num_steps + error.step + 1) * collector.spec.num_envs
+    return TrainingFailed(f"{error} (at environment step {steps:,})")
+
+
+def _stacked(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
 
 
 @partial(jax.jit, static_argnames=("spec",))
@@ -184,7 +227,8 @@ def train(
 
     def run(state: TrainState, length: int) -> tuple[TrainState, dict[str, np.ndarray]]:
         if not collector.is_pure:
-            return host_chunk(algorithm, collector, state, length)
+            run_on_host = overlapped_chunk if getattr(algorithm, "overlap", False) else host_chunk
+            return run_on_host(algorithm, collector, state, length)
         state, rows = compiled_chunk(algorithm, collector, state, np.int32(length), max_iterations=size)
         return state, {name: np.asarray(row)[..., :length] for name, row in rows.items()}
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"types", "statistics"},
     {"distributions", "returns", "schedules", "normalization", "replay", "exploration"},
     {"encoding", "networks"},
-    {"actor_critic", "advantages", "second_order", "kfac", "importance", "objectives"},
+    {"actor_critic", "off_policy", "advantages", "second_order", "kfac", "importance", "objectives"},
     {"rollout"},
     {"planning", "world_models"},
     {"algorithms"},
@@ -27,7 +27,14 @@ FLOORS = [
     {"run", "options", "plotting", "distributed"},
     {"cli", "__main__"},
 ]
-ALLOWED = {("networks", "encoding"), ("configuration", "presets"), ("__main__", "cli"), ("run", "distributed")}
+ALLOWED = {
+    ("networks", "encoding"),
+    ("replay", "schedules"),
+    ("exploration", "schedules"),
+    ("configuration", "presets"),
+    ("__main__", "cli"),
+    ("run", "distributed"),
+}
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
 ALGORITHMS = sorted(path for path in (PACKAGE / "algorithms").glob("*.py") if path.name != "__init__.py")

@@ -105,7 +105,9 @@ def test_help_and_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"parnassus {parnassus.__version__}\n"
     assert main(["train", "--help"]) == 0
-    assert "ppo, q-actor-critic, q-learning, reinforce, sac, td-actor-critic" in capsys.readouterr().out
+    assert (
+        "ppo, q-actor-critic, q-learning, reinforce, sac, sac-discrete, td-actor-critic, td3" in capsys.readouterr().out
+    )
 
 
 def test_help_of_an_algorithm_has_the_presets_defaults(capsys, monkeypatch):
@@ -169,7 +171,10 @@ def assert_refused(arguments, sentence, capsys, status=2):
         ("train ppo CartPole-v1 --steps 5 --discount nan", "discount must be"),
         ("train ppo CartPole-v1 --steps 5 --clip-range -1", "clip_range must be at least 0, not -1"),
         ("train ppo CartPole-v1 --steps 5 --minibatch-size 77", "minibatch_size=77 must divide num_steps * num_envs"),
-        ("train sac CartPole-v1 --steps 5", "SAC needs a continuous (Box) action space, not Discrete(2)"),
+        (
+            "train sac CartPole-v1 --steps 5",
+            "SAC needs a continuous (Box) action space, not Discrete(2); see DiscreteSAC",
+        ),
         ("train q-learning CartPole-v1 --steps 5", "Q-learning keeps a table and needs a Discrete observation space"),
         ("train ppo CartPole-v1 --steps 5 --seeds 3", "several seeds in one program need a JAX environment (jax:..., "),
         ("train ppo CartPole-v1 --steps 5 --run {run}", "already holds a run of ppo on jax:CartPole-v1: go on with"),

@@ -17,12 +17,16 @@ from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
+from parnassus.algorithms.ddpg import DDPG
+from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.sac_discrete import DiscreteSAC
+from parnassus.algorithms.td3 import TD3
 from parnassus.algorithms.td_actor_critic import TDActorCritic
 from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
@@ -30,11 +34,20 @@ from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.classic import CartPole
 from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
+from parnassus.exploration import GaussianNoise, OrnsteinUhlenbeck
 from parnassus.objectives import AdaptiveKL, Clip
+from parnassus.replay import Prioritized
 from parnassus.schedules import Linear
 from parnassus.types import BadInput, Collector, TrainingFailed, TrainState
 from tests.probe_envs import Probe
 
+OFF_POLICY: dict[str, Any] = {
+    "num_steps": 2,
+    "minibatch_size": 8,
+    "replay_size": 64,
+    "learning_starts": 16,
+    "hidden_sizes": (8,),
+}
 ALGORITHMS: dict[str, Any] = {
     "ppo": PPO(
         num_steps=8,
@@ -85,7 +98,22 @@ ALGORITHMS: dict[str, Any] = {
     ),
     "acktr": ACKTR(num_steps=8, learning_rate=Linear(0.1), hidden_sizes=(8,), normalize_observations=True),
     "reinforce": REINFORCE(num_steps=16, hidden_sizes=(8,), baseline_rate=0.1),
-    "sac": SAC(num_steps=2, minibatch_size=8, replay_size=64, learning_starts=16, hidden_sizes=(8,)),
+    "sac": SAC(**OFF_POLICY),
+    "dqn": DQN(**OFF_POLICY, target_period=3, learning_rate=Linear(1e-3)),
+    "dqn-all": DQN(
+        **OFF_POLICY,
+        num_updates=3,
+        double=True,
+        loss="huber",
+        n=2,
+        dueling=True,
+        sampling=Prioritized(),
+        normalize_observations=True,
+    ),
+    "dqn-overlap": DQN(**OFF_POLICY, overlap=True),
+    "ddpg": DDPG(**OFF_POLICY, noise=OrnsteinUhlenbeck(), normalize_observations=True),
+    "td3": TD3(**OFF_POLICY, noise=GaussianNoise(Linear(0.2, 0.1))),
+    "sac-discrete": DiscreteSAC(**OFF_POLICY, num_updates=2, normalize_observations=True),
     "q-learning": QLearning(num_steps=2),
 }
 STEPS, CHUNK = 8, 2  # iterations in all, and in a chunk
@@ -95,7 +123,7 @@ COMBINATIONS = [f"{name}/{kind}" for name in ALGORITHMS for kind in ("scan", "ho
 
 def make(combination: str) -> tuple[Any, Collector]:
     name, kind = combination.split("/")
-    probe = Probe("endless", continuous=name in ("sac", "ppo"), tabular=name == "q-learning")
+    probe = Probe("endless", continuous=name in ("sac", "ppo", "ddpg", "td3"), tabular=name == "q-learning")
     if kind == "scan":
         return ALGORITHMS[name], ScanCollector(probe, N)
     return ALGORITHMS[name], HostCollector(GymnasiumEnvs(lambda: as_gymnasium(probe), N))
@@ -212,6 +240,45 @@ def test_objects_hold_nothing_that_training_changes(combination: str) -> None:
     assert dataclasses.asdict(algorithm) == before
     assert all(isinstance(leaf, float) for leaf in jax.tree.leaves(algorithm))
     assert not any(isinstance(value, jax.Array | np.ndarray) for value in vars(collector).values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting:
+    """Remembers what it acts with: the learner counts updates, the action says how many there were."""
+
+    num_steps: int = 1
+    overlap: bool = True
+
+    def init(self, key: Any, spec: Any) -> Any:
+        return {"updates": jax.numpy.int32(0)}
+
+    def behavior(self, learner: Any) -> Any:
+        return learner
+
+    def initial_memory(self, spec: Any) -> tuple:
+        return ()
+
+    def act(self, behavior: Any, memory: tuple, observation: Any, key: Any, explore: bool) -> tuple:
+        return jax.numpy.full(observation.shape[:1], behavior["updates"]), memory, {}
+
+    def learn(self, learner: Any, trajectory: Any, key: Any) -> tuple:
+        acted_with = trajectory.action.mean().astype(float)
+        return {"updates": learner["updates"] + 1}, {"update/acted_with": acted_with, "loss/value": acted_with * 0.0}
+
+
+@pytest.mark.wrong_types
+@pytest.mark.parametrize(("overlap", "wanted"), [(False, [0, 1, 2, 3, 4]), (True, [0, 0, 1, 2, 3])])
+def test_learning_while_acting_is_one_update_late(overlap: bool, wanted: list[int]) -> None:
+    jax.tree_util.register_static(Counting) if not hasattr(Counting, "_static") else None
+    Counting._static = True  # type: ignore[attr-defined]
+    algorithm = Counting(overlap=overlap)
+    collector = HostCollector(GymnasiumEnvs(lambda: as_gymnasium(Probe("endless")), 2))
+    state = training.init(algorithm, collector, jax.random.key(0), 20)
+    rows = []
+    for chunk in training.train(algorithm, collector, state, 20, chunk_iterations=5):
+        rows.append(float(chunk.metrics["update/acted_with"]) - 5 * len(rows))
+        assert int(chunk.state.learner["updates"]) == 5 * len(rows)  # nothing is under way at a chunk's end
+    np.testing.assert_allclose(rows, np.mean(wanted), rtol=1e-6)
 
 
 def test_chunks_end_at_the_same_steps_however_the_run_is_cut() -> None:

@@ -25,10 +25,20 @@ from gymnasium import spaces
 from jaxtyping import Array, Float
 
 from parnassus.distributions import parameterize
-from parnassus.encoding import Encoder, zeros
+from parnassus.encoding import Encoder
 from parnassus.networks import Critics, Network, Policy, Torso, polyak
+from parnassus.off_policy import (
+    Experience,
+    create_replay,
+    example,
+    experience,
+    flat,
+    improve,
+    remember,
+    uniform_actions,
+)
 from parnassus.replay import Replay
-from parnassus.schedules import Progress
+from parnassus.schedules import Linear, Progress, at
 from parnassus.types import (
     BadInput,
     Count,
@@ -61,21 +71,11 @@ class Behavior(NamedTuple):
     progress: Progress
 
 
-class Experience(NamedTuple):
-    """What the replay keeps of a transition."""
-
-    observation: Tree
-    action: Array
-    reward: Float[Array, "B"]
-    next_observation: Tree
-    terminated: Array
-
-
 @pytree
 class SAC:
     """SAC with two critics and a learned temperature; the defaults are those of the second paper."""
 
-    learning_rate: NonNegative = 3e-4  # Adam's step size, for the policy, the critics and the temperature
+    learning_rate: NonNegative | Linear = 3e-4  # Adam's step size, for the policy, the critics and the temperature
     num_steps: Count = 1  # T: steps in each environment per iteration
     updates_per_step: Count = 1  # gradient steps per environment step
     minibatch_size: Count = 256  # transitions per gradient step
@@ -86,6 +86,7 @@ class SAC:
     temperature: NonNegative = 1.0  # alpha; the first one if it is learned
     learn_temperature: bool = True  # towards the target entropy
     target_entropy: float | None = None  # in nats; by default minus the number of action dimensions
+    overlap: bool = False  # on host environments: learn in a thread while the next steps are taken, an update late
     normalize_observations: bool = False  # by running statistics
     hidden_sizes: tuple[int, ...] = (256, 256)  # of the policy and of each critic
     activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "relu"  # after each hidden layer
@@ -94,22 +95,24 @@ class SAC:
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput if the action space is not a Box."""
         if not isinstance(spec.action_space, spaces.Box):
-            raise BadInput(f"SAC needs a continuous (Box) action space, not {spec.action_space}")
+            raise BadInput(f"SAC needs a continuous (Box) action space, not {spec.action_space}; see DiscreteSAC")
         policy_key, critic_key = jax.random.split(key)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        raw, action = zeros(spec.observation_space, (1,)), jnp.asarray(zeros(spec.action_space, (1,)))
-        observation = encoder(raw)
+        one = example(spec)
+        observation = encoder(one.observation)
         torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
         policy = Network.create(
             Policy(torso, parameterize(spec.action_space, squash=True), std="state"), policy_key, observation
         )
-        critics = Network.create(Critics((torso.clone(), torso.clone())), critic_key, observation, _flat(action))
+        critics = Network.create(Critics((torso.clone(), torso.clone())), critic_key, observation, flat(one.action))
         log_temperature = jnp.log(jnp.asarray(self.temperature))
-        example = Experience(raw, action, jnp.zeros(1), raw, jnp.zeros(1, bool))
-        replay = Replay.create(jax.tree.map(lambda x: x[0], example), self.replay_size)
-        optimizers = tuple(self.optimizer().init(parameters) for parameters in (policy, critics, log_temperature))
+        replay = create_replay(spec, self.replay_size)
+        progress = Progress.start()
+        optimizers = tuple(
+            self.optimizer(progress).init(parameters) for parameters in (policy, critics, log_temperature)
+        )
         target = jax.tree.map(jnp.copy, critics)  # a copy: donated buffers must not be shared
-        return Learner(policy, critics, target, log_temperature, optimizers, replay, encoder, Progress.start())
+        return Learner(policy, critics, target, log_temperature, optimizers, replay, encoder, progress)
 
     def behavior(self, learner: Learner) -> Behavior:
         """The policy, and how far training is: the first actions are random."""
@@ -126,30 +129,20 @@ class SAC:
             return distribution.mode(), memory, {}
         policy_key, uniform_key = jax.random.split(key)
         action = distribution.sample(policy_key)
-        uniform = jax.random.uniform(uniform_key, action.shape, minval=-1.0, maxval=1.0)
-        return jnp.where(behavior.progress.steps < self.learning_starts, uniform, action), memory, {}
+        starting = behavior.progress.steps < self.learning_starts
+        return jnp.where(starting, uniform_actions(uniform_key, action), action), memory, {}
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """Store the trajectory, then `updates_per_step` gradient steps for each of its steps."""
-        o, a, r, next_o, terminated, _, _ = trajectory
-        learner = learner._replace(
-            replay=learner.replay.add(Experience(o, a, r, next_o, terminated)),
-            encoder=learner.encoder.update(o),
-            progress=learner.progress.advance(r),
-        )
-        # The replay stays outside the `cond`: what a branch returns is copied where seeds are vmapped.
-        replay, slim = learner.replay, learner._replace(replay=None)  # type: ignore[arg-type]
-
-        def update(slim: Learner, update_key: Key) -> tuple[Learner, Metrics]:
-            sample_key, noise_key = jax.random.split(update_key)
-            return self.update(slim, replay.sample(sample_key, self.minibatch_size), noise_key)
-
-        keys = jax.random.split(key, r.size * self.updates_per_step)
-        train = lambda slim: jax.lax.scan(update, slim, keys)  # noqa: E731
-        nothing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan), jax.eval_shape(train, slim)[1])
+        learner = remember(learner, experience(trajectory, self.discount))
+        num_updates = trajectory.reward.size * self.updates_per_step
         ready = learner.progress.steps >= jnp.maximum(self.learning_starts, 1)
-        slim, metrics = jax.lax.cond(ready, train, lambda slim: (slim, nothing), slim)
-        return slim._replace(replay=replay), {name: metric.mean() for name, metric in metrics.items()}
+        return improve(learner, self.gradient_step, key, num_updates, ready)
+
+    def gradient_step(self, learner: Learner, replay: Replay, key: Key) -> tuple[Learner, Metrics]:
+        """One gradient step on a fresh minibatch."""
+        sample_key, noise_key = jax.random.split(key)
+        return self.update(learner, replay.sample(sample_key, self.minibatch_size), noise_key)
 
     def update(self, learner: Learner, batch: Experience, key: Key) -> tuple[Learner, Metrics]:
         """One gradient step of everything, in the order of Algorithm 1."""
@@ -157,14 +150,14 @@ class SAC:
         observation, next_observation = learner.encoder(batch.observation), learner.encoder(batch.next_observation)
         temperature = jnp.exp(learner.log_temperature)
         policy_state, critics_state, temperature_state = learner.optimizers
-        optimizer = self.optimizer()
+        optimizer = self.optimizer(learner.progress)
 
         next_action, next_log_prob = learner.policy(next_observation).sample_and_log_prob(next_key)
-        next_q = learner.target_critics(next_observation, _flat(next_action)).min(-1) - temperature * next_log_prob
-        target = batch.reward + self.discount * (1.0 - batch.terminated) * next_q
+        next_q = learner.target_critics(next_observation, flat(next_action)).min(-1) - temperature * next_log_prob
+        target = batch.reward + batch.discount * next_q
 
         def critic_loss(critics: Network) -> tuple[Array, Array]:
-            q = critics(observation, _flat(batch.action))
+            q = critics(observation, flat(batch.action))
             return ((q - target[:, None]) ** 2).sum(-1).mean(), q.mean()
 
         (value_loss, q_mean), grads = jax.value_and_grad(critic_loss, has_aux=True)(learner.critics)
@@ -173,7 +166,7 @@ class SAC:
 
         def policy_loss(policy: Network) -> tuple[Array, Array]:
             action, log_prob = policy(observation).sample_and_log_prob(action_key)
-            q = critics(observation, _flat(action)).min(-1)
+            q = critics(observation, flat(action)).min(-1)
             return (temperature * log_prob - q).mean(), -log_prob.mean()
 
         (loss, entropy), grads = jax.value_and_grad(policy_loss, has_aux=True)(learner.policy)
@@ -201,10 +194,6 @@ class SAC:
             "policy/temperature": temperature,
         }
 
-    def optimizer(self) -> optax.GradientTransformation:
+    def optimizer(self, progress: Progress) -> optax.GradientTransformation:
         """Adam."""
-        return optax.adam(self.learning_rate)
-
-
-def _flat(action: Float[Array, "B *shape"]) -> Float[Array, "B n"]:
-    return action.reshape(action.shape[0], -1)
+        return optax.adam(at(self.learning_rate, progress))

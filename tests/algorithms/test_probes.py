@@ -13,22 +13,37 @@ from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
+from parnassus.algorithms.ddpg import DDPG
+from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.sac_discrete import DiscreteSAC
+from parnassus.algorithms.td3 import TD3
 from parnassus.algorithms.td_actor_critic import TDActorCritic
 from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
+from parnassus.exploration import GaussianNoise
+from parnassus.replay import Prioritized
 from tests.probe_envs import Probe
 
 GAMMA = 0.8
 
+OFF_POLICY: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "num_steps": 4,
+    "minibatch_size": 64,
+    "replay_size": 2_000,
+    "learning_starts": 64,
+    "discount": GAMMA,
+    "hidden_sizes": (32,),
+}
 # What each algorithm needs to learn a probe in a second or two, and how to ask it for V(o).
 SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment steps)
     "ppo": (
@@ -51,6 +66,29 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
         ),
         6_000,
     ),
+    "sac-discrete": (
+        DiscreteSAC(
+            **{**OFF_POLICY, "hidden_sizes": (16,)}, num_updates=4, tau=0.05, temperature=1e-4, learn_temperature=False
+        ),
+        6_000,
+    ),
+    "dqn": (DQN(**OFF_POLICY, num_updates=4, target_period=50, epsilon=0.5), 6_000),
+    "dqn-all": (
+        DQN(
+            **OFF_POLICY,
+            num_updates=4,
+            target_period=50,
+            epsilon=0.5,
+            double=True,
+            loss="huber",
+            n=3,
+            dueling=True,
+            sampling=Prioritized(),
+        ),
+        8_000,
+    ),
+    "ddpg": (DDPG(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
+    "td3": (TD3(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
     "a2c": (A2C(learning_rate=1e-2, discount=GAMMA, hidden_sizes=(16,)), 16_000),
     "a3c": (A3C(learning_rate=1e-2, discount=GAMMA, hidden_sizes=(16,)), 16_000),
     "a2c-shared": (A2C(learning_rate=1e-2, discount=GAMMA, hidden_sizes=(16,), shared_network=True), 16_000),
@@ -98,6 +136,25 @@ def sac_value(algorithm: SAC, learner: Any, observation: Any, key: Any) -> Any:
     return learner.critics(encoded, learner.policy(encoded).mode()).min(-1)
 
 
+def greedy_value(algorithm: DQN, learner: Any, observation: Any, key: Any) -> Any:
+    return learner.q(learner.encoder(observation)).max(-1)
+
+
+def ddpg_value(algorithm: DDPG, learner: Any, observation: Any, key: Any) -> Any:
+    encoded = learner.encoder(observation)
+    return learner.critic(encoded, learner.policy(encoded))
+
+
+def td3_value(algorithm: TD3, learner: Any, observation: Any, key: Any) -> Any:
+    encoded = learner.encoder(observation)
+    return learner.critics(encoded, learner.policy(encoded)).min(-1)
+
+
+def discrete_sac_value(algorithm: DiscreteSAC, learner: Any, observation: Any, key: Any) -> Any:
+    encoded = learner.encoder(observation)
+    return learner.critics[0](encoded).max(-1)
+
+
 def q_value(algorithm: QLearning, learner: Any, observation: Any, key: Any) -> Any:
     return learner.q[observation].max(-1)
 
@@ -108,6 +165,10 @@ VALUE: dict[str, Callable] = {
     "q-actor-critic": mean_action_value,
     "ppo": ppo_value,
     "sac": sac_value,
+    **dict.fromkeys(["dqn", "dqn-all"], greedy_value),
+    "ddpg": ddpg_value,
+    "td3": td3_value,
+    "sac-discrete": discrete_sac_value,
     "q-learning": q_value,
 }
 VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
@@ -120,7 +181,7 @@ VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
 
 
 def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
-    return Probe(kind, continuous=continuous or name == "sac", tabular=name == "q-learning")
+    return Probe(kind, continuous=continuous or name in ("sac", "ddpg", "td3"), tabular=name == "q-learning")
 
 
 def train_on(name: str, probe: Probe, collector: str) -> Any:
@@ -181,6 +242,11 @@ ACTS_IN = [  # (algorithm, continuous actions)
     ("advantage-actor-critic", False),
     *[(name, continuous) for name in ("npg", "trpo", "acktr") for continuous in (False, True)],
     ("sac", True),
+    ("ddpg", True),
+    ("td3", True),
+    ("sac-discrete", False),
+    ("dqn", False),
+    ("dqn-all", False),
     ("q-learning", False),
 ]
 

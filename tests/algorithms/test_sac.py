@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from parnassus.algorithms.sac import SAC, Experience
+from parnassus.algorithms.sac import SAC
+from parnassus.off_policy import Experience
 from parnassus.types import Spec
 
 SPEC = Spec(spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-2, 2, (2,), np.float32), 4)
@@ -19,7 +20,7 @@ def batch() -> Experience:
     keys = jax.random.split(jax.random.key(7), 4)
     o, next_o = jax.random.normal(keys[0], (32, 3)), jax.random.normal(keys[1], (32, 3))
     action = jax.random.uniform(keys[2], (32, 2), minval=-1, maxval=1)
-    return Experience(o, action, jax.random.normal(keys[3], (32,)), next_o, jnp.arange(32) % 4 == 0)
+    return Experience(o, action, jax.random.normal(keys[3], (32,)), next_o, 0.99 * (jnp.arange(32) % 4 > 0))
 
 
 def test_the_critics_descend_on_the_soft_target() -> None:
@@ -30,7 +31,7 @@ def test_the_critics_descend_on_the_soft_target() -> None:
     next_action, next_log_prob = learner.policy(data.next_observation).sample_and_log_prob(next_key)
     next_q = learner.target_critics(data.next_observation, next_action)
     soft_value = np.minimum(next_q[:, 0], next_q[:, 1]) - 1.0 * next_log_prob
-    y = data.reward + 0.99 * np.where(data.terminated, 0.0, soft_value)
+    y = data.reward + data.discount * soft_value
     q = learner.critics(data.observation, data.action)
     loss = ((q[:, 0] - y) ** 2).mean() + ((q[:, 1] - y) ** 2).mean()
     assert metrics["loss/value"] == pytest.approx(float(loss), rel=1e-5)

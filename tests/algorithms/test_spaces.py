@@ -13,11 +13,15 @@ from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
+from parnassus.algorithms.ddpg import DDPG
+from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.sac_discrete import DiscreteSAC
+from parnassus.algorithms.td3 import TD3
 from parnassus.algorithms.td_actor_critic import TDActorCritic
 from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
@@ -43,6 +47,13 @@ ACTIONS = {
     "box": spaces.Box(np.array([0.0, -3.0], np.float32), np.array([10.0, 3.0], np.float32)),
     "matrix": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
 }
+OFF_POLICY: dict[str, Any] = {
+    "num_steps": 4,
+    "minibatch_size": 4,
+    "replay_size": 64,
+    "learning_starts": 8,
+    "hidden_sizes": (8,),
+}
 ALGORITHMS: dict[str, Any] = {
     "ppo": PPO(num_steps=8, num_epochs=1, minibatch_size=8, hidden_sizes=(8,), normalize_observations=True),
     "a3c": A3C(hidden_sizes=(8,), exploration=2.0),
@@ -55,7 +66,11 @@ ALGORITHMS: dict[str, Any] = {
     "advantage-actor-critic": AdvantageActorCritic(num_steps=4, hidden_sizes=(8,)),
     "acktr": ACKTR(num_steps=8, hidden_sizes=(8,), normalize_observations=True),
     "reinforce": REINFORCE(num_steps=8, hidden_sizes=(8,)),
-    "sac": SAC(num_steps=4, minibatch_size=4, replay_size=64, learning_starts=8, hidden_sizes=(8,)),
+    "sac": SAC(**OFF_POLICY),
+    "ddpg": DDPG(**OFF_POLICY),
+    "td3": TD3(**OFF_POLICY),
+    "dqn": DQN(**OFF_POLICY, dueling=True),
+    "sac-discrete": DiscreteSAC(**OFF_POLICY),
 }
 
 
@@ -87,7 +102,8 @@ CASES += [("a2c", "nested", "multi-binary"), ("a2c", "image", "box"), ("vpg", "n
 CASES += [("npg", "nested", "multi-discrete"), ("trpo", "image", "box"), ("trpo", "nested", "multi-binary")]
 CASES += [("td-actor-critic", "nested", "matrix"), ("q-actor-critic", "image", "discrete")]
 CASES += [("q-actor-critic", "nested", "box"), ("advantage-actor-critic", "vector", "matrix")]
-CASES += [("sac", "nested", "box"), ("sac", "vector", "matrix")]
+CASES += [("sac", "nested", "box"), ("sac", "vector", "matrix"), ("ddpg", "nested", "matrix"), ("td3", "image", "box")]
+CASES += [("dqn", "image", "discrete"), ("dqn", "nested", "discrete"), ("sac-discrete", "classes", "discrete")]
 
 
 @pytest.mark.slow
