@@ -31,6 +31,11 @@ class Leaf(NamedTuple):
         return sum(self.sizes) if self.kind == "classes" else int(np.prod(self.shape))
 
 
+def layout(space: gymnasium.Space) -> tuple[Leaf, ...]:
+    """How each part of an observation is encoded. Raises BadInput for spaces that have no encoding here."""
+    return tuple(_leaves(space))
+
+
 def _leaves(space: gymnasium.Space) -> list[Leaf]:
     """The parts of a space, in the order in which JAX flattens its observations."""
     match space:
@@ -64,12 +69,10 @@ class Encoder:
     @classmethod
     def create(cls, space: gymnasium.Space, normalize: bool = False) -> "Encoder":
         """Raises BadInput for spaces that have no encoding here (Text, Graph, Sequence)."""
-        layout = tuple(_leaves(space))
-        is_vector = [normalize and leaf.kind == "vector" for leaf in layout]
-        stats = [
-            RunningStatistics.zeros((leaf.size,)) if v else None for leaf, v in zip(layout, is_vector, strict=True)
-        ]
-        return cls(layout, stats)
+        parts = layout(space)
+        is_vector = [normalize and leaf.kind == "vector" for leaf in parts]
+        stats = [RunningStatistics.zeros((leaf.size,)) if v else None for leaf, v in zip(parts, is_vector, strict=True)]
+        return cls(parts, stats)
 
     def __call__(self, observation: Tree) -> Tree:
         """Leaves [*batch, *shape] -> [*batch, size], or [*batch, H, W, C] for images."""

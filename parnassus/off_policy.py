@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from gymnasium import spaces
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from parnassus.encoding import Encoder, zeros
 from parnassus.exploration import GaussianNoise, OrnsteinUhlenbeck
@@ -43,39 +43,50 @@ def create_replay(spec: Spec, capacity: int) -> Replay:
 
 
 def experience(trajectory: Transition, discount: float | Array, n: int = 1) -> Experience:
-    """The n-step transitions of a trajectory, leaves [T, N, ...] (Sutton and Barto 2018, eq. 7.1).
-
-    m is n or, if that is shorter, the way to the end of the episode or of the trajectory: nothing is summed or looked
-    up past either.
-    """
-    o, a, r, next_o, terminated, truncated, _ = trajectory
-    one_step = Experience(o, a, r, next_o, discount * (1.0 - terminated))
+    """The n-step transitions of a trajectory, leaves [T, N, ...]; see `look_ahead`."""
+    o, a, r, next_o, terminated, _, _ = trajectory
     if n == 1:
-        return one_step
-    num_steps, num_envs = r.shape
-    time = jnp.broadcast_to(jnp.arange(num_steps)[:, None], r.shape)
-    ends = (terminated | truncated).at[-1].set(True)
+        return Experience(o, a, r, next_o, discount * (1.0 - terminated))
+    total, factor, last = look_ahead(trajectory, discount, n)
+    successor = jax.tree.map(lambda x: x[last, jnp.arange(r.shape[1])], next_o)
+    return Experience(o, a, total, successor, factor)
+
+
+def look_ahead(
+    trajectory: Transition, discount: float | Array, n: int
+) -> tuple[Float[Array, "T N"], Float[Array, "T N"], Int[Array, "T N"]]:
+    """The first n rewards' sum, the discount of what comes after them, and the last step they come from. [T, N]
+
+    r_{t+1} + gamma r_{t+2} + ... + gamma^{m-1} r_{t+m}; gamma^m, or 0 where o_{t+m} is terminal; t + m - 1 (Sutton and
+    Barto 2018, eq. 7.1). m is n or, if that is shorter, the way to the end of the episode or of the trajectory: nothing
+    is summed or looked up past either.
+    """
+    reward, terminated = trajectory.reward, trajectory.terminated
+    one_step = discount * (1.0 - terminated)
+    time = jnp.broadcast_to(jnp.arange(len(reward))[:, None], reward.shape)
+    ends = trajectory.done.at[-1].set(True)
 
     def look_one_step_further(_: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         total, factor, last = (jnp.roll(x, -1, axis=0) for x in found)
         return (
-            jnp.where(ends, r, r + discount * total),
-            jnp.where(ends, one_step.discount, discount * factor),
+            jnp.where(ends, reward, reward + discount * total),
+            jnp.where(ends, one_step, discount * factor),
             jnp.where(ends, time, last),
         )
 
-    start = r, one_step.discount, time
-    total, factor, last = jax.lax.fori_loop(0, min(n, num_steps) - 1, look_one_step_further, start)
-    successor = jax.tree.map(lambda x: x[last, jnp.arange(num_envs)], next_o)
-    return Experience(o, a, total, successor, factor)
+    return jax.lax.fori_loop(0, min(n, len(reward)) - 1, look_one_step_further, (reward, one_step, time))
 
 
-def remember(learner: Learner, new: Experience) -> Learner:
-    """The learner after its replay, its statistics and its progress have seen `new`, leaves [T, N, ...]."""
+def remember(learner: Learner, trajectory: Transition, discount: float | Array, n: int = 1) -> Learner:
+    """The learner after its replay, its statistics and its progress have seen a trajectory, leaves [T, N, ...]."""
+    if isinstance(learner.replay, Replay):
+        replay = learner.replay.add(experience(trajectory, discount, n))
+    else:  # one of frames, which looks at the trajectory itself
+        replay = learner.replay.add(trajectory, discount, n)
     return learner._replace(
-        replay=learner.replay.add(new),
-        encoder=learner.encoder.update(new.observation),
-        progress=learner.progress.advance(new.reward),
+        replay=replay,
+        encoder=learner.encoder.update(trajectory.observation),
+        progress=learner.progress.advance(trajectory.reward),
     )
 
 

@@ -5,7 +5,7 @@ the capacity. Which rows are drawn is the business of `Uniform` and `Prioritized
 """
 
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +121,16 @@ class Priorities:
         return leaf - len(self.sums) // 2, self.sums[leaf] / self.sums[1]
 
 
+@runtime_checkable
+class Rows(Protocol):
+    """What is drawn from: a `Replay`, or one of frames."""
+
+    @property
+    def size(self) -> Int[Array, ""]: ...
+
+    def draw(self, key: Key, batch_size: int) -> Int[Array, "B"]: ...
+
+
 @pytree
 class Uniform:
     """Every transition of the replay is as likely as any other; all weigh the same."""
@@ -132,7 +142,7 @@ class Uniform:
         """New transitions are in these rows."""
 
     def draw(
-        self, state: Any, replay: Replay, key: Key, batch_size: int, progress: Progress
+        self, state: Any, replay: Rows, key: Key, batch_size: int, progress: Progress
     ) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
         """Rows, and the weights of their losses."""
         return replay.draw(key, batch_size), jnp.ones(batch_size)
@@ -163,7 +173,7 @@ class Prioritized:
         return state.put(rows, jnp.full(rows.shape, state.largest))
 
     def draw(
-        self, state: Any, replay: Replay, key: Key, batch_size: int, progress: Progress
+        self, state: Any, replay: Rows, key: Key, batch_size: int, progress: Progress
     ) -> tuple[Int[Array, "B"], Float[Array, "B"]]:
         """Rows, and the weights of their losses."""
         rows, probability = state.draw(key, batch_size)

@@ -16,7 +16,7 @@ FLOORS = [
     {"types", "statistics"},
     {"distributions", "returns", "schedules", "normalization", "replay", "exploration"},
     {"encoding", "networks"},
-    {"actor_critic", "off_policy", "advantages", "second_order", "kfac", "importance", "objectives"},
+    {"actor_critic", "off_policy", "frame_replay", "advantages", "second_order", "kfac", "importance", "objectives"},
     {"rollout"},
     {"planning", "world_models"},
     {"algorithms"},

@@ -34,7 +34,6 @@ from parnassus.off_policy import (
     act_with_noise,
     create_deterministic_policy,
     create_replay,
-    experience,
     improve,
     remember,
 )
@@ -120,7 +119,7 @@ class DDPG:
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """Store the trajectory, then `updates_per_step` gradient steps for each of its steps."""
-        learner = remember(learner, experience(trajectory, self.discount))
+        learner = remember(learner, trajectory, self.discount)
         ready = learner.progress.steps >= jnp.maximum(self.learning_starts, 1)
         return improve(learner, self.gradient_step, key, trajectory.reward.size * self.updates_per_step, ready)
 

@@ -29,8 +29,9 @@ from jaxtyping import Array, Float, Int
 
 from parnassus.encoding import Encoder
 from parnassus.exploration import epsilon_greedy
+from parnassus.frame_replay import FrameReplay, create_frame_replay
 from parnassus.networks import ActionValues, Network, Torso, pick
-from parnassus.off_policy import Experience, create_replay, example, experience, improve, remember
+from parnassus.off_policy import Experience, create_replay, example, improve, remember
 from parnassus.replay import Priorities, Prioritized, Replay, Uniform
 from parnassus.schedules import Linear, Progress, at
 from parnassus.types import (
@@ -52,7 +53,7 @@ class Learner(NamedTuple):
     q: Network  # theta
     target: Network  # theta^-
     optimizer: optax.OptState
-    replay: Replay  # D
+    replay: Replay | FrameReplay  # D
     priorities: Priorities | None  # of the replay's rows, if sampling is prioritised
     updates: Int[Array, ""]  # gradient steps since the target was copied
     encoder: Encoder
@@ -82,6 +83,7 @@ class DQN:
     loss: Literal["squared", "huber"] = "squared"  # of the temporal-difference error
     n: Count = 1  # rewards per target
     dueling: bool = False  # the network adds a value and advantages
+    frame_stack: Count = 1  # frames that an image is a stack of: the replay keeps each frame once
     sampling: Uniform | Prioritized = Uniform()  # which transitions of the replay are learned from
     max_grad_norm: NonNegative = 10.0  # the global norm that gradients are clipped to
     overlap: bool = False  # on host environments: learn in a thread while the next steps are taken, an update late
@@ -103,7 +105,9 @@ class DQN:
             q,
             jax.tree.map(jnp.copy, q),  # a copy: donated buffers must not be shared
             self.optimizer(progress).init(q),
-            create_replay(spec, self.replay_size),
+            create_frame_replay(spec, self.replay_size, self.frame_stack)
+            if any(encoder.are_images)
+            else create_replay(spec, self.replay_size),
             self.sampling.start(self.replay_size),
             jnp.zeros((), jnp.int32),
             encoder,
@@ -129,16 +133,18 @@ class DQN:
         """Store the trajectory, then `num_updates` gradient steps."""
         rows = learner.replay.next_rows(trajectory.reward.size)
         learner = learner._replace(priorities=self.sampling.added(learner.priorities, rows))
-        learner = remember(learner, experience(trajectory, self.discount, self.n))
+        learner = remember(learner, trajectory, self.discount, self.n)
         ready = learner.progress.steps >= jnp.maximum(self.learning_starts, 1)
         learner, metrics = improve(learner, self.gradient_step, key, self.num_updates, ready)
         epsilon = jnp.asarray(at(self.epsilon, learner.progress))
         return learner, {**metrics, "policy/epsilon": jnp.where(ready, epsilon, 1.0)}
 
-    def gradient_step(self, learner: Learner, replay: Replay, key: Key) -> tuple[Learner, Metrics]:
+    def gradient_step(self, learner: Learner, replay: Replay | FrameReplay, key: Key) -> tuple[Learner, Metrics]:
         """One gradient step on a fresh minibatch."""
         rows, weight = self.sampling.draw(learner.priorities, replay, key, self.minibatch_size, learner.progress)
-        learner, error, metrics = self.update(learner, replay[rows], weight)
+        usable = jnp.ones(len(rows), bool) if isinstance(replay, Replay) else replay.usable(rows)
+        learner, error, metrics = self.update(learner, replay[rows], weight * usable)
+        error = jnp.where(usable, error, 0.0)
         return learner._replace(priorities=self.sampling.learned(learner.priorities, rows, error)), metrics
 
     def update(

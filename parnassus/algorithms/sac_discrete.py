@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 from parnassus.distributions import parameterize
 from parnassus.encoding import Encoder
 from parnassus.networks import ActionValues, Network, Policy, Torso, pick, polyak
-from parnassus.off_policy import Experience, create_replay, example, experience, improve, remember
+from parnassus.off_policy import Experience, create_replay, example, improve, remember
 from parnassus.replay import Replay
 from parnassus.schedules import Linear, Progress, at
 from parnassus.types import (
@@ -132,7 +132,7 @@ class DiscreteSAC:
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """Store the trajectory, then `num_updates` gradient steps."""
-        learner = remember(learner, experience(trajectory, self.discount))
+        learner = remember(learner, trajectory, self.discount)
         ready = learner.progress.steps >= jnp.maximum(self.learning_starts, 1)
         return improve(learner, self.gradient_step, key, self.num_updates, ready)
 

@@ -33,7 +33,6 @@ from parnassus.off_policy import (
     create_deterministic_policy,
     create_replay,
     example,
-    experience,
     flat,
     improve,
     remember,
@@ -132,7 +131,7 @@ class TD3:
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """Store the trajectory, then `updates_per_step` gradient steps for each of its steps."""
-        learner = remember(learner, experience(trajectory, self.discount))
+        learner = remember(learner, trajectory, self.discount)
         num_updates = trajectory.reward.size * self.updates_per_step // self.policy_delay
         ready = learner.progress.steps >= jnp.maximum(self.learning_starts, 1)
         return improve(learner, self.gradient_step, key, num_updates, ready)
