@@ -31,6 +31,7 @@ ALLOWED = {
     ("networks", "encoding"),
     ("replay", "schedules"),
     ("exploration", "schedules"),
+    ("frame_replay", "off_policy"),
     ("configuration", "presets"),
     ("__main__", "cli"),
     ("run", "distributed"),
