@@ -38,6 +38,35 @@ SB3_SAC = {
     "target_entropy": "auto",
 }
 
+# stable_baselines3.TD3 and DDPG 2.9.2; without action noise. Their networks are made 2x256 relu, as those of SBX are.
+SB3_DDPG = {
+    "learning_rate": 1e-3,
+    "buffer_size": 1_000_000,
+    "learning_starts": 100,
+    "batch_size": 256,
+    "tau": 0.005,
+    "gamma": 0.99,
+    "train_freq": 1,
+    "gradient_steps": 1,
+}
+SB3_TD3 = {**SB3_DDPG, "policy_delay": 2, "target_policy_noise": 0.2, "target_noise_clip": 0.5}
+_256 = {"net_arch": [256, 256]}
+
+# stable_baselines3.DQN 2.9.2: 2x64 relu; Adam; the Huber loss; gradients clipped by their global norm.
+SB3_DQN = {
+    "learning_rate": 1e-4,
+    "buffer_size": 1_000_000,
+    "learning_starts": 100,
+    "batch_size": 32,
+    "gamma": 0.99,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "target_update_interval": 10_000,
+    "exploration_fraction": 0.1,
+    "exploration_initial_eps": 1.0,
+    "exploration_final_eps": 0.05,
+}
+
 # stable_baselines3.A2C 2.9.2: separate policy and value networks, 2x64 tanh; RMSProp as TensorFlow has it.
 SB3_A2C = {
     "learning_rate": 7e-4,
@@ -158,13 +187,14 @@ def ours(prefix: str = "", **changes: object) -> Side:
     return Side("parnassus", "parnassus", "parnassus", {"prefix": prefix, **changes})
 
 
-def sb3(bar: float | None = None) -> tuple[Side, Side]:
+def sb3(bar: float | None = None, **changes: object) -> tuple[Side, Side]:
     """Stable-Baselines3 in its default DummyVecEnv: with its default threads (as many as cores) and with one.
 
     Which is faster depends on the networks and on what else the machine does: threads that wait for each other by
     spinning collapse when another process takes a core. The bar holds for both.
     """
-    return Side("sb3", "sb3", "sb3", {}, bar), Side("sb3, 1 thread", "sb3", "sb3", {"threads": 1}, bar)
+    one_thread = {**changes, "threads": 1}
+    return Side("sb3", "sb3", "sb3", dict(changes), bar), Side("sb3, 1 thread", "sb3", "sb3", one_thread, bar)
 
 
 def sbx(bar: float | None = None, **changes: object) -> Side:
@@ -281,6 +311,48 @@ TASKS = {
             500,
             5,
             (ours(), *sb3(2.0), sbx(1.3)),
+        ),
+        Task(
+            "dqn-cartpole",
+            "DQN, Gymnasium CartPole-v1, 1 environment, 1 update per 4 steps",
+            "dqn",
+            "CartPole-v1",
+            1,
+            SB3_DQN,
+            8_000,
+            4,
+            (ours(), *sb3(5.0), sbx(5.0, hyperparameters={**SB3_DQN, "target_update_interval": 1_000})),
+        ),
+        Task(
+            "td3-halfcheetah",
+            "TD3, HalfCheetah-v5, 1 environment, 1 update per step",
+            "td3",
+            "HalfCheetah-v5",
+            1,
+            SB3_TD3,
+            500,
+            5,
+            (
+                ours(),
+                *sb3(2.2, **_256),
+                sbx(1.5, hyperparameters={**SB3_TD3, "learning_rate": 3e-4}, **_256),
+            ),
+            note="ours takes two steps, then two updates of the critics and one of the policy",
+        ),
+        Task(
+            "ddpg-halfcheetah",
+            "DDPG, HalfCheetah-v5, 1 environment, 1 update per step",
+            "ddpg",
+            "HalfCheetah-v5",
+            1,
+            SB3_DDPG,
+            500,
+            5,
+            (
+                ours(),
+                *sb3(2.2, **_256),
+                sbx(1.5, hyperparameters={**SB3_DDPG, "learning_rate": 3e-4}, **_256),
+            ),
         ),
         _gymnax(8, 131_072),
         _gymnax(64, 131_072),

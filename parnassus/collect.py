@@ -145,7 +145,9 @@ class HostCollector:
         num_steps, env = algorithm.num_steps, self.env
         observation, memory, episodes = actor
         has_memory = bool(jax.tree.leaves(memory))
-        act, key = compiled_act(self.spec, True, algorithm, behavior), jax.random.key_data(key)
+        act = compiled_act(self.spec, True, algorithm, behavior)
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            key = jax.random.key_data(key)
         for t in range(num_steps):
             physical, action, memory, extras, key = act(memory, observation, key)
             try:

@@ -45,8 +45,12 @@ RunChunk = Callable[[TrainState, int], tuple[TrainState, dict[str, np.ndarray]]]
 
 @partial(jax.jit, donate_argnames="learner")
 def learn(algorithm: Algorithm, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
-    """One call of `algorithm.learn`, with flags that say whether what it was given, and what it said, is finite."""
-    learner, metrics = algorithm.learn(learner, trajectory, key)
+    """One call of `algorithm.learn`, with flags that say whether what it was given, and what it said, is finite.
+
+    The key may be raw, see `split`.
+    """
+    is_raw = jnp.issubdtype(key.dtype, jnp.integer)
+    learner, metrics = algorithm.learn(learner, trajectory, jax.random.wrap_key_data(key) if is_raw else key)
     return learner, {**metrics, **finite_flags(trajectory)}
 
 
@@ -66,7 +70,10 @@ def episode_sums(actor: Actor) -> dict[str, Any]:
 
 @jax.jit
 def split(key: Key) -> tuple[Key, Key, Key]:
-    """Three keys for one, in one dispatch."""
+    """Three keys for one, in one dispatch; raw ones for a raw one, as from `jax.random.key_data`.
+
+    A host loop's keys are raw: typed ones take JAX's slow way in and out of a compiled function, 70 us in place of 8.
+    """
     first, second, third = jax.random.split(key, 3)
     return first, second, third
 
@@ -122,7 +129,7 @@ def host_chunk(
     algorithm: Algorithm, collector: Collector, state: TrainState, num_iterations: int
 ) -> tuple[TrainState, dict[str, np.ndarray]]:
     """`num_iterations` iterations in a Python loop; metrics [K]."""
-    key, begin_key, _ = split(state.key)
+    key, begin_key, _ = split(jax.random.key_data(state.key))
     actor = collector.begin(algorithm, state.actor, begin_key)
     state = TrainState(state.learner, actor, key, np.int32(state.iteration))  # type: ignore[arg-type]  # no dispatch to count
     rows = []
@@ -132,7 +139,7 @@ def host_chunk(
         except EnvironmentRaised as error:
             raise _failed(error, algorithm, collector, int(state.iteration)) from error.__cause__
         rows.append(metrics)
-    return state, _stacked(rows)
+    return state._replace(key=jax.random.wrap_key_data(state.key)), _stacked(rows)
 
 
 def overlapped_chunk(
@@ -144,7 +151,7 @@ def overlapped_chunk(
     after i - 1 updates. At the chunk's end nothing is under way, so resuming is exact.
     """
     learner, iteration = state.learner, int(state.iteration)
-    key, begin_key, _ = split(state.key)
+    key, begin_key, _ = split(jax.random.key_data(state.key))
     actor = collector.begin(algorithm, state.actor, begin_key)
     behavior = algorithm.behavior(learner)
     rows: list[dict[str, Any]] = []
@@ -165,6 +172,7 @@ def overlapped_chunk(
         if under_way:
             learner, metrics = under_way.result()
             rows[-1].update(metrics)
+    key = jax.random.wrap_key_data(key)
     return TrainState(learner, actor, key, np.int32(iteration + num_iterations)), _stacked(rows)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,20 @@ from pathlib import Path
 import pytest
 
 from benchmarks import learning, report, speed
-from benchmarks.tasks import REJAX_PPO, SB3_A2C, SB3_PPO, SB3_SAC, SB3_TRPO, SETTINGS, TASKS, Milestone, Setting
+from benchmarks.tasks import (
+    REJAX_PPO,
+    SB3_A2C,
+    SB3_DDPG,
+    SB3_DQN,
+    SB3_PPO,
+    SB3_SAC,
+    SB3_TD3,
+    SB3_TRPO,
+    SETTINGS,
+    TASKS,
+    Milestone,
+    Setting,
+)
 from parnassus.presets import algorithm_class
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,8 +125,8 @@ def test_tasks_are_complete(task):
         task.hyperparameters.get("n_steps") or task.hyperparameters.get("num_steps", 1)
     )
     assert task.chunk_steps % steps_per_iteration == 0, "a chunk is a whole number of iterations, on every side"
-    peers = (SB3_PPO.keys(), SB3_SAC.keys(), SB3_A2C.keys(), SB3_TRPO.keys(), REJAX_PPO.keys())
-    if task.hyperparameters.keys() not in peers:  # then they are ours
+    peers = (SB3_PPO, SB3_SAC, SB3_A2C, SB3_TRPO, SB3_DQN, SB3_DDPG, SB3_TD3, REJAX_PPO)
+    if task.hyperparameters.keys() not in [peer.keys() for peer in peers]:  # then they are ours
         algorithm_class(task.algorithm)(**task.hyperparameters)
         assert all(side.python == "parnassus" for side in task.sides)
     names = [side.name for side in task.sides]
@@ -138,6 +151,10 @@ def test_every_bar_of_the_issue_is_there():
         ("trpo-halfcheetah-8", "sb3"): 5.0,
         ("sac-halfcheetah", "sb3"): 2.0,
         ("sac-halfcheetah", "sbx"): 1.3,
+        **{
+            (f"{name}-halfcheetah", side): bar for name in ("td3", "ddpg") for side, bar in (("sb3", 2.2), ("sbx", 1.5))
+        },
+        **{("dqn-cartpole", side): 5.0 for side in ("sb3", "sbx")},
         **{(f"ppo-gymnax-{n}", "rejax"): 1.2 for n in (8, 64, 256)},
         ("ppo-gymnax-16-seeds", "one seed"): 1.8,
     }

@@ -26,6 +26,43 @@ def algorithm_for(job: dict) -> object:
             hidden_sizes=(256, 256),
             activation="relu",
         )
+    if job["algorithm"] in ("ddpg", "td3") and "buffer_size" in h:
+        more = {"num_steps": h["train_freq"]}
+        if job["algorithm"] == "td3":  # an iteration's updates are whole rounds of the policy's delay
+            more = {
+                "num_steps": h["train_freq"] * h["policy_delay"],
+                "policy_delay": h["policy_delay"],
+                "target_noise": h["target_policy_noise"],
+                "target_noise_limit": h["target_noise_clip"],
+            }
+        return algorithm_class(job["algorithm"])(
+            learning_rate=h["learning_rate"],
+            critic_learning_rate=h["learning_rate"],
+            replay_size=h["buffer_size"],
+            learning_starts=h["learning_starts"],
+            minibatch_size=h["batch_size"],
+            tau=h["tau"],
+            discount=h["gamma"],
+            updates_per_step=h["gradient_steps"],
+            hidden_sizes=(256, 256),
+            activation="relu",
+            **more,
+        )
+    if job["algorithm"] == "dqn" and "buffer_size" in h:
+        return pa.DQN(
+            learning_rate=h["learning_rate"],
+            num_steps=h["train_freq"],
+            num_updates=h["gradient_steps"],
+            minibatch_size=h["batch_size"],
+            replay_size=h["buffer_size"],
+            learning_starts=h["learning_starts"],
+            target_period=h["target_update_interval"] * h["gradient_steps"] // h["train_freq"],
+            discount=h["gamma"],
+            epsilon=pa.Linear(h["exploration_initial_eps"], h["exploration_final_eps"], h["exploration_fraction"]),
+            loss="huber",
+            hidden_sizes=(64, 64),
+            activation="relu",
+        )
     if job["algorithm"] == "a2c" and "n_steps" in h:
         return pa.A2C(
             learning_rate=h["learning_rate"],

@@ -40,7 +40,8 @@ def main() -> None:
     clock = Clock(job)
     vec_env = SubprocVecEnv if job.get("vec_env") == "subproc" else DummyVecEnv
     env = make_vec_env(job["env"], n_envs=job["num_envs"], seed=0, vec_env_cls=vec_env)
-    model = algorithm("MlpPolicy", env, seed=0, device="cpu", **job["hyperparameters"])
+    networks = {"policy_kwargs": {"net_arch": job["net_arch"]}} if "net_arch" in job else {}
+    model = algorithm("MlpPolicy", env, seed=0, device="cpu", **networks, **job["hyperparameters"])
     model.learn(total_timesteps=(job["chunks"] + 2) * job["chunk_steps"], callback=Reader())
     env.close()
     packages = ["stable-baselines3", "sb3-contrib", "sbx-rl", "torch", "jax", "jaxlib", "gymnasium", "mujoco", "numpy"]
