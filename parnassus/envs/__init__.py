@@ -22,7 +22,7 @@ def make(
     | "jax:NAME"                           | an Env: one of our own                                                  |
     | "gymnax:NAME"                        | an Env                                                                  |
     | an Env                               | itself, or (if it is no pytree) wrapped so that compiled code can take it |
-    | "envpool:NAME"                       | a HostEnv of `num_envs` copies                                          |
+    | "envpool:NAME", "atari:NAME"         | a HostEnv of `num_envs` copies                                          |
     | another string                       | a HostEnv of `num_envs` copies of the Gymnasium environment of this id  |
     | a function that makes either kind    | what the environment it makes would give                                |
 
@@ -36,12 +36,17 @@ def make(
 
             _refuse_asynchronous(asynchronous, env)
             return EnvPoolEnvs(name, num_envs, **options)
+        if prefix == "atari" and colon:
+            from parnassus.envs.atari import AtariEnvs
+
+            _refuse_asynchronous(asynchronous, env)
+            return AtariEnvs(name, num_envs, **options)
         if prefix in ("jax", "gymnax") and colon:
             _refuse_asynchronous(asynchronous, env)
             return _make_jax(name, options) if prefix == "jax" else _make_gymnax(name, options)
         if colon and (not prefix.isidentifier() or importlib.util.find_spec(prefix) is None):
             raise BadInput(
-                f"unknown environment {env!r}: before the colon goes jax, gymnax, envpool "
+                f"unknown environment {env!r}: before the colon goes jax, gymnax, envpool, atari "
                 "or a module that registers Gymnasium environments"
             )
         return _make_gymnasium(env, num_envs, asynchronous, options)
@@ -64,13 +69,14 @@ def make(
 
 def names() -> dict[str, list[str]]:
     """The names that `make` knows here, by family; families that are not installed are empty."""
-    from parnassus.envs import envpool, gymnax
+    from parnassus.envs import atari, envpool, gymnax
 
     return {
         "jax": [f"jax:{name}" for name in (*_CLASSIC, *_TABLES)],
         "gymnasium": _gymnasium_names(),
         "gymnax": [f"gymnax:{name}" for name in gymnax.names()],
         "envpool": [f"envpool:{name}" for name in envpool.names()],
+        "atari": [f"atari:{name}" for name in atari.names()],
     }
 
 
