@@ -5,7 +5,7 @@ any leading batch dimensions to features [*batch, F]; the heads below make a pol
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,29 @@ class MLP(nn.Module):
         return x
 
 
+def convolution(
+    images: Float[Array, "b h w c"],
+    kernel: Float[Array, "k l c f"],
+    strides: Sequence[int],
+    padding: Any,
+    **others: Any,
+) -> Float[Array, "b i j f"]:
+    """`lax.conv_general_dilated` for channels last; on the CPU as a matrix product with the patches under the kernel.
+
+    Inside `scan` and `cond`, where learning happens, XLA's own on the CPU take ten times as long as outside (a gradient
+    of the network of Mnih et al. 2015 for 32 images: 230 ms in place of 21); products take 19 ms in both.
+    """
+    if jax.default_backend() != "cpu" or padding != "VALID":
+        return jax.lax.conv_general_dilated(images, kernel, strides, padding, **others)
+    height, width, channels, features = kernel.shape
+    rows, columns = (
+        np.arange(0, size - extent + 1, stride)[:, None] + np.arange(extent)
+        for size, extent, stride in zip(images.shape[1:3], (height, width), strides, strict=True)
+    )
+    patches = images[:, rows[:, None, :, None], columns[None, :, None, :]]  # [b, i, j, k, l, c]
+    return patches.reshape(*patches.shape[:3], height * width * channels) @ kernel.reshape(-1, features)
+
+
 class CNN(nn.Module):
     """The convolutions of Mnih et al. 2015 for images [*batch, H, W, C]; for images below 36 pixels (MinAtar) one 3x3
     layer as in Young & Tian 2019. Flattened to [*batch, F]."""
@@ -84,7 +107,15 @@ class CNN(nn.Module):
         layers = [(16, 3, 1)] if small else [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
         for features, size, stride in layers:
             init = nn.initializers.orthogonal(np.sqrt(2))
-            x = nn.Conv(features, (size, size), (stride, stride), padding="VALID", kernel_init=init)(x)
+            layer = nn.Conv(
+                features,
+                (size, size),
+                (stride, stride),
+                padding="VALID",
+                kernel_init=init,
+                conv_general_dilated=convolution,
+            )
+            x = layer(x)
             x = nn.relu(x)
         return x.reshape(*x.shape[:-3], -1)
 

@@ -1,5 +1,7 @@
 """Shapes, initial values and the differentiable Network."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import linen as nn
 from gymnasium import spaces
 
 from parnassus.distributions import DiagonalGaussian, SquashedGaussian, parameterize
-from parnassus.networks import CNN, MLP, Critics, Network, Policy, Torso, Value, polyak
+from parnassus.networks import CNN, MLP, Critics, Network, Policy, Torso, Value, convolution, polyak
 from parnassus.types import BadInput
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -99,3 +101,22 @@ def test_polyak_moves_a_part_of_the_way() -> None:
 def test_an_unknown_activation_is_named() -> None:
     with pytest.raises(BadInput, match="unknown activation 'tan'; choose one of tanh, relu"):
         Network.create(MLP((2,), "tan"), jax.random.key(0), jnp.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("size", "extent", "stride"), [((84, 84), 8, 4), ((20, 20), 4, 2), ((10, 7), 3, 1), ((9, 12), 2, 3)]
+)
+def test_a_convolution_by_patches_is_the_convolution(size: tuple[int, int], extent: int, stride: int) -> None:
+    image_key, kernel_key = jax.random.split(jax.random.key(0))
+    images = jax.random.normal(image_key, (2, *size, 3))
+    kernel = jax.random.normal(kernel_key, (extent, extent, 3, 5))
+    numbers = ("NHWC", "HWIO", "NHWC")
+
+    def both(operation: Callable) -> tuple:
+        result, pull_back = jax.vjp(
+            lambda x, k: operation(x, k, (stride, stride), "VALID", dimension_numbers=numbers), images, kernel
+        )
+        return result, *pull_back(jnp.cos(jnp.arange(float(result.size))).reshape(result.shape))
+
+    for found, wanted in zip(both(convolution), both(jax.lax.conv_general_dilated), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-3, rtol=1e-4)
