@@ -17,6 +17,7 @@ ALGORITHMS = {
     "acktr": ("parnassus.algorithms.acktr", "ACKTR"),
     "advantage-actor-critic": ("parnassus.algorithms.advantage_actor_critic", "AdvantageActorCritic"),
     "ddpg": ("parnassus.algorithms.ddpg", "DDPG"),
+    "double-q": ("parnassus.algorithms.double_q", "DoubleQ"),
     "dqn": ("parnassus.algorithms.dqn", "DQN"),
     "npg": ("parnassus.algorithms.npg", "NPG"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),
@@ -170,8 +171,8 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
             {**mujoco_trpo, **one_reward, "learning_rate": 0.1},
             {"num_envs": 8},
         ),
-        **{(name, "Pendulum-v1"): (pendulum_ddpg, {}) for name in ("ddpg", "td3")},
-        **{(name, env): (mujoco_ddpg, {}) for name in ("ddpg", "td3") for env in _MUJOCO_OFF_POLICY},
+        **{(name, "Pendulum-v1"): (pendulum_ddpg, {}) for name in ("ddpg", "double-q", "td3")},
+        **{(name, env): (mujoco_ddpg, {}) for name in ("ddpg", "double-q", "td3") for env in _MUJOCO_OFF_POLICY},
         ("dqn", "atari"): (
             {
                 "learning_starts": 80_000,

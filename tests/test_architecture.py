@@ -22,7 +22,7 @@ FLOORS = [
     {"algorithms"},
     {"envs"},
     {"collect"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "analysis"},
     {"checkpoint", "tracking", "interrupts", "presets", "configuration", "policy"},
     {"run", "options", "plotting", "distributed"},
     {"cli", "__main__"},

@@ -38,6 +38,14 @@ def test_the_page_runs(index, tmp_path, monkeypatch):
     assert names["run"].steps >= 2_048
 
 
+def test_the_page_on_old_experience_measures_a_bias(tmp_path, monkeypatch):
+    (code,) = python_blocks("docs/off-policy.md")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "block"}
+    exec(compile(code, "docs/off-policy.md", "exec"), names)
+    assert names["bias"].returned.mean < -10.0  # untrained, it swings on
+
+
 def test_the_readme_names_what_exists():
     for block in python_blocks("README.md"):
         compile(block, "README.md", "exec")
@@ -45,7 +53,7 @@ def test_the_readme_names_what_exists():
             assert hasattr(pa, name), name
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/index.md", PAGE])
+@pytest.mark.parametrize("path", ["README.md", "docs/index.md", "docs/off-policy.md", PAGE])
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / path).read_text()):
         if "://" not in target:

@@ -18,6 +18,7 @@ from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ddpg import DDPG
+from parnassus.algorithms.double_q import DoubleQ
 from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
@@ -112,6 +113,7 @@ ALGORITHMS: dict[str, Any] = {
     ),
     "dqn-overlap": DQN(**OFF_POLICY, overlap=True),
     "ddpg": DDPG(**OFF_POLICY, noise=OrnsteinUhlenbeck(), normalize_observations=True),
+    "double-q": DoubleQ(**OFF_POLICY),
     "td3": TD3(**OFF_POLICY, noise=GaussianNoise(Linear(0.2, 0.1))),
     "sac-discrete": DiscreteSAC(**OFF_POLICY, num_updates=2, normalize_observations=True),
     "q-learning": QLearning(num_steps=2),
@@ -123,7 +125,7 @@ COMBINATIONS = [f"{name}/{kind}" for name in ALGORITHMS for kind in ("scan", "ho
 
 def make(combination: str) -> tuple[Any, Collector]:
     name, kind = combination.split("/")
-    probe = Probe("endless", continuous=name in ("sac", "ppo", "ddpg", "td3"), tabular=name == "q-learning")
+    probe = Probe("endless", continuous=name in ("sac", "ppo", "ddpg", "double-q", "td3"), tabular=name == "q-learning")
     if kind == "scan":
         return ALGORITHMS[name], ScanCollector(probe, N)
     return ALGORITHMS[name], HostCollector(GymnasiumEnvs(lambda: as_gymnasium(probe), N))
@@ -285,9 +287,7 @@ def test_a_replay_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: py
     collector, algorithm = ScanCollector(Probe("endless", continuous=True), N), SAC(replay_size=100_000)
     monkeypatch.setattr(training, "free_memory", lambda: 2**24)  # 100,000 steps of five numbers take an eighth of it
     training.init(algorithm, collector, jax.random.key(0), 64)
-    with pytest.raises(
-        BadInput, match=r"\(replay/storage/.*, but 0.0 GiB are free; a smaller replay_size"
-    ):
+    with pytest.raises(BadInput, match=r"\(replay/storage/.*, but 0.0 GiB are free; a smaller replay_size"):
         training.init(algorithm, collector, jax.random.split(jax.random.key(0), 16), 64)
     with pytest.raises(BadInput, match=r"needs \d{2}.\d GiB of memory"):
         training.init(SAC(replay_size=2**31 - 1), collector, jax.random.key(0), 64)

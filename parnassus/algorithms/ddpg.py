@@ -13,7 +13,7 @@
 
 The policy's gradient is that of Silver et al. 2014 (equation 9), E[grad_theta mu_theta(o) grad_a Q_phi(o, a)], by the
 chain rule. The paper lays batch normalisation and weight decay on top; like later work, this does without. With
-`double` it is the Double-DQN-style actor-critic that the TD3 paper measures (section 4.1): y values mu_theta(o').
+`double` it is the Double-DQN-style actor-critic that the TD3 paper measures (section 4.2): y values mu_theta(o').
 """
 
 from typing import Literal, NamedTuple
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from parnassus.actor_critic import create_action_value
 from parnassus.encoding import Encoder
@@ -159,6 +159,10 @@ class DDPG:
             target_critic=polyak(learner.target_critic, critic, self.tau),
             optimizers=(policy_state, critic_state),
         ), {"loss/policy": loss, "loss/value": value_loss, "value/mean": q_mean}
+
+    def greedy_value(self, learner: Learner, observation: Tree) -> Float[Array, "B"]:
+        """Q(o, mu(o)), of encoded observations."""
+        return learner.critic(observation, learner.policy(observation))
 
     def optimizers(self, progress: Progress) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """Adam for the policy and for the critic."""

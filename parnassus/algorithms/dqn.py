@@ -175,6 +175,10 @@ class DQN:
         )
         return learner, error, {"loss/value": value_loss, "value/mean": mean}
 
+    def greedy_value(self, learner: Learner, observation: Tree) -> Float[Array, "B"]:
+        """max_a Q(o, a), of encoded observations."""
+        return learner.q(observation).max(-1)
+
     def optimizer(self, progress: Progress) -> optax.GradientTransformation:
         """Adam on globally clipped gradients, all parameters in one vector."""
         learning_rate = at(self.learning_rate, progress)

@@ -192,6 +192,10 @@ class TD3:
             optimizers=(policy_state, critics_state),
         ), {"loss/policy": policy_loss}
 
+    def greedy_value(self, learner: Learner, observation: Tree) -> Float[Array, "B"]:
+        """Q_1(o, mu(o)), of encoded observations: what the policy climbs."""
+        return learner.critics(observation, flat(learner.policy(observation)))[:, 0]
+
     def optimizers(self, progress: Progress) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """Adam for the policy and for the critics."""
         return optax.adam(at(self.learning_rate, progress)), optax.adam(at(self.critic_learning_rate, progress))

@@ -14,6 +14,7 @@ from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ddpg import DDPG
+from parnassus.algorithms.double_q import DoubleQ
 from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
@@ -88,6 +89,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
         8_000,
     ),
     "ddpg": (DDPG(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
+    "double-q": (DoubleQ(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
     "td3": (TD3(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
     "a2c": (A2C(learning_rate=1e-2, discount=GAMMA, hidden_sizes=(16,)), 16_000),
     "a3c": (A3C(learning_rate=1e-2, discount=GAMMA, hidden_sizes=(16,)), 16_000),
@@ -136,18 +138,8 @@ def sac_value(algorithm: SAC, learner: Any, observation: Any, key: Any) -> Any:
     return learner.critics(encoded, learner.policy(encoded).mode()).min(-1)
 
 
-def greedy_value(algorithm: DQN, learner: Any, observation: Any, key: Any) -> Any:
-    return learner.q(learner.encoder(observation)).max(-1)
-
-
-def ddpg_value(algorithm: DDPG, learner: Any, observation: Any, key: Any) -> Any:
-    encoded = learner.encoder(observation)
-    return learner.critic(encoded, learner.policy(encoded))
-
-
-def td3_value(algorithm: TD3, learner: Any, observation: Any, key: Any) -> Any:
-    encoded = learner.encoder(observation)
-    return learner.critics(encoded, learner.policy(encoded)).min(-1)
+def greedy_value(algorithm: Any, learner: Any, observation: Any, key: Any) -> Any:
+    return algorithm.greedy_value(learner, learner.encoder(observation))
 
 
 def discrete_sac_value(algorithm: DiscreteSAC, learner: Any, observation: Any, key: Any) -> Any:
@@ -165,9 +157,7 @@ VALUE: dict[str, Callable] = {
     "q-actor-critic": mean_action_value,
     "ppo": ppo_value,
     "sac": sac_value,
-    **dict.fromkeys(["dqn", "dqn-all"], greedy_value),
-    "ddpg": ddpg_value,
-    "td3": td3_value,
+    **dict.fromkeys(["dqn", "dqn-all", "ddpg", "double-q", "td3"], greedy_value),
     "sac-discrete": discrete_sac_value,
     "q-learning": q_value,
 }
@@ -181,7 +171,9 @@ VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
 
 
 def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
-    return Probe(kind, continuous=continuous or name in ("sac", "ddpg", "td3"), tabular=name == "q-learning")
+    return Probe(
+        kind, continuous=continuous or name in ("sac", "ddpg", "double-q", "td3"), tabular=name == "q-learning"
+    )
 
 
 def train_on(name: str, probe: Probe, collector: str) -> Any:
@@ -243,6 +235,7 @@ ACTS_IN = [  # (algorithm, continuous actions)
     *[(name, continuous) for name in ("npg", "trpo", "acktr") for continuous in (False, True)],
     ("sac", True),
     ("ddpg", True),
+    ("double-q", True),
     ("td3", True),
     ("sac-discrete", False),
     ("dqn", False),
