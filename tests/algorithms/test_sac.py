@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from parnassus import training
 from parnassus.algorithms.sac import SAC
+from parnassus.collect import ScanCollector
 from parnassus.off_policy import Experience
 from parnassus.types import Spec
+from tests.probe_envs import Probe
 
 SPEC = Spec(spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-2, 2, (2,), np.float32), 4)
 TINY = SAC(minibatch_size=32, replay_size=128, learning_starts=100, hidden_sizes=(16,), learning_rate=1e-3)
@@ -96,3 +99,54 @@ def test_critics_of_the_action_are_differentiated_through_the_sample() -> None:
     action, log_prob = after.policy(data.observation).sample_and_log_prob(action_key)
     loss = (0.1 * log_prob - after.critics(data.observation, action).min(-1)).mean()
     assert loss < metrics["loss/policy"]
+
+
+def test_reparameterised_gradients_are_score_function_gradients_in_expectation() -> None:
+    """Of E[alpha log pi(a | o) - Q(o, a)]: through the sample, and by grad log pi times what the sample is worth."""
+    n, alpha = 4_000, 0.3
+    policy = TINY.init(jax.random.key(0), SPEC).policy
+    observation = jnp.broadcast_to(jnp.array([0.3, -0.5, 0.8]), (n, 3))
+    worth = lambda action, log_prob: alpha * log_prob - jnp.cos(3.0 * action).sum(-1) - action[:, 0]  # noqa: E731
+
+    @jax.jit
+    def gradients(key: jax.Array) -> tuple:
+        path_key, score_key = jax.random.split(key)
+
+        def through_the_sample(policy):
+            return worth(*policy(observation).sample_and_log_prob(path_key)).mean()
+
+        def by_the_score(policy):
+            action, log_prob = jax.lax.stop_gradient(policy(observation).sample_and_log_prob(score_key))
+            value = worth(action, log_prob)
+            return ((value - value.mean()) * policy(observation).log_prob(action)).mean()
+
+        return jax.grad(through_the_sample)(policy), jax.grad(by_the_score)(policy)
+
+    samples = [gradients(key) for key in jax.random.split(jax.random.key(1), 30)]
+    path, score = (
+        np.stack([np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(pair[i])]) for pair in samples])
+        for i in (0, 1)
+    )
+    error = np.sqrt((path.var(0, ddof=1) + score.var(0, ddof=1)) / 30)
+    z = ((path.mean(0) - score.mean(0)) / (error + 1e-7))[np.abs(path.mean(0)) > 1e-6]
+    assert len(z) > 20 and np.abs(z).max() < 5.0 and np.sqrt((z**2).mean()) < 1.6
+    assert path.var(0).sum() < score.var(0).sum()  # what it is for
+
+
+def test_the_entropy_settles_at_its_target() -> None:
+    """Where one action is best, only the temperature keeps the policy wide."""
+    algorithm = SAC(
+        learning_rate=3e-3,
+        num_steps=4,
+        minibatch_size=64,
+        replay_size=2_000,
+        learning_starts=64,
+        tau=0.05,
+        temperature=0.1,
+        target_entropy=-0.5,
+        hidden_sizes=(16,),
+    )
+    collector = ScanCollector(Probe("action", continuous=True), 4)
+    state = training.init(algorithm, collector, jax.random.key(0), 10_000)
+    *_, chunk = training.train(algorithm, collector, state, 10_000)
+    assert chunk.metrics["policy/entropy"] == pytest.approx(-0.5, abs=0.1)
