@@ -258,3 +258,16 @@ def test_the_command_line_refuses_a_task_of_another_device(capsys: pytest.Captur
     with pytest.raises(SystemExit, match="2"):
         speed.parse(["--task", "cuda-ppo-2048"])
     assert "not for --device cpu" in capsys.readouterr().err
+
+
+def test_overestimation_is_measured_and_drawn(tmp_path: Path):
+    from benchmarks import overestimation
+
+    arguments = ["--steps", "20", "--points", "2", "--seeds", "0", "--episodes", "4", "--output", str(tmp_path)]
+    assert overestimation.main(arguments) == 0
+    rows = overestimation.read(tmp_path / "jax-Pendulum-v1.csv")
+    assert [row["method"] for row in rows] == [m for m in overestimation.METHODS for _ in range(2)]
+    assert all(float(row["returned"]) < 0.0 for row in rows)
+    assert (tmp_path / "jax-Pendulum-v1.png").stat().st_size > 10_000
+    assert overestimation.main(arguments) == 0  # nothing is measured twice
+    assert overestimation.read(tmp_path / "jax-Pendulum-v1.csv") == rows
