@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
     from parnassus.algorithms.ddpg import DDPG as DDPG
     from parnassus.algorithms.double_q import DoubleQ as DoubleQ
+    from parnassus.algorithms.dpg import DPG as DPG
     from parnassus.algorithms.dqn import DQN as DQN
     from parnassus.algorithms.npg import NPG as NPG
     from parnassus.algorithms.ppo import PPO as PPO
@@ -68,6 +69,7 @@ _HOME = {
     "AdvantageActorCritic": "algorithms.advantage_actor_critic",
     "ACKTR": "algorithms.acktr",
     "DDPG": "algorithms.ddpg",
+    "DPG": "algorithms.dpg",
     "DQN": "algorithms.dqn",
     "DoubleQ": "algorithms.double_q",
     "DiscreteSAC": "algorithms.sac_discrete",

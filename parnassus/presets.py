@@ -18,6 +18,7 @@ ALGORITHMS = {
     "advantage-actor-critic": ("parnassus.algorithms.advantage_actor_critic", "AdvantageActorCritic"),
     "ddpg": ("parnassus.algorithms.ddpg", "DDPG"),
     "double-q": ("parnassus.algorithms.double_q", "DoubleQ"),
+    "dpg": ("parnassus.algorithms.dpg", "DPG"),
     "dqn": ("parnassus.algorithms.dqn", "DQN"),
     "npg": ("parnassus.algorithms.npg", "NPG"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),

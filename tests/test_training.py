@@ -19,6 +19,7 @@ from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ddpg import DDPG
 from parnassus.algorithms.double_q import DoubleQ
+from parnassus.algorithms.dpg import DPG
 from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
@@ -112,6 +113,7 @@ ALGORITHMS: dict[str, Any] = {
         normalize_observations=True,
     ),
     "dqn-overlap": DQN(**OFF_POLICY, overlap=True),
+    "dpg": DPG(num_steps=2, noise=OrnsteinUhlenbeck(), hidden_sizes=(8,), normalize_observations=True),
     "ddpg": DDPG(**OFF_POLICY, noise=OrnsteinUhlenbeck(), normalize_observations=True),
     "double-q": DoubleQ(**OFF_POLICY),
     "td3": TD3(**OFF_POLICY, noise=GaussianNoise(Linear(0.2, 0.1))),
@@ -125,7 +127,9 @@ COMBINATIONS = [f"{name}/{kind}" for name in ALGORITHMS for kind in ("scan", "ho
 
 def make(combination: str) -> tuple[Any, Collector]:
     name, kind = combination.split("/")
-    probe = Probe("endless", continuous=name in ("sac", "ppo", "ddpg", "double-q", "td3"), tabular=name == "q-learning")
+    probe = Probe(
+        "endless", continuous=name in ("sac", "ppo", "dpg", "ddpg", "double-q", "td3"), tabular=name == "q-learning"
+    )
     if kind == "scan":
         return ALGORITHMS[name], ScanCollector(probe, N)
     return ALGORITHMS[name], HostCollector(GymnasiumEnvs(lambda: as_gymnasium(probe), N))

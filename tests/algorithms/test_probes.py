@@ -15,6 +15,7 @@ from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ddpg import DDPG
 from parnassus.algorithms.double_q import DoubleQ
+from parnassus.algorithms.dpg import DPG
 from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
@@ -32,6 +33,7 @@ from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
 from parnassus.exploration import GaussianNoise
 from parnassus.replay import Prioritized
+from parnassus.schedules import Linear
 from tests.probe_envs import Probe
 
 GAMMA = 0.8
@@ -88,6 +90,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
         ),
         8_000,
     ),
+    "dpg": (DPG(Linear(1e-3), Linear(3e-2), discount=GAMMA, hidden_sizes=(16,)), 16_000),
     "ddpg": (DDPG(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
     "double-q": (DoubleQ(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
     "td3": (TD3(**OFF_POLICY, critic_learning_rate=3e-3, tau=0.05, noise=GaussianNoise(0.5)), 6_000),
@@ -153,7 +156,7 @@ def q_value(algorithm: QLearning, learner: Any, observation: Any, key: Any) -> A
 
 VALUE: dict[str, Callable] = {
     **dict.fromkeys(["a2c", "a2c-shared", "a3c", "vpg", "npg", "trpo", "acktr"], ppo_value),
-    **dict.fromkeys(["td-actor-critic", "advantage-actor-critic"], ppo_value),
+    **dict.fromkeys(["td-actor-critic", "advantage-actor-critic", "dpg"], ppo_value),
     "q-actor-critic": mean_action_value,
     "ppo": ppo_value,
     "sac": sac_value,
@@ -172,7 +175,7 @@ VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
 
 def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
     return Probe(
-        kind, continuous=continuous or name in ("sac", "ddpg", "double-q", "td3"), tabular=name == "q-learning"
+        kind, continuous=continuous or name in ("sac", "dpg", "ddpg", "double-q", "td3"), tabular=name == "q-learning"
     )
 
 
@@ -234,6 +237,7 @@ ACTS_IN = [  # (algorithm, continuous actions)
     ("advantage-actor-critic", False),
     *[(name, continuous) for name in ("npg", "trpo", "acktr") for continuous in (False, True)],
     ("sac", True),
+    ("dpg", True),
     ("ddpg", True),
     ("double-q", True),
     ("td3", True),

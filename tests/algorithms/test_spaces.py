@@ -15,6 +15,7 @@ from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ddpg import DDPG
 from parnassus.algorithms.double_q import DoubleQ
+from parnassus.algorithms.dpg import DPG
 from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.ppo import PPO
@@ -69,6 +70,7 @@ ALGORITHMS: dict[str, Any] = {
     "reinforce": REINFORCE(num_steps=8, hidden_sizes=(8,)),
     "sac": SAC(**OFF_POLICY),
     "ddpg": DDPG(**OFF_POLICY),
+    "dpg": DPG(num_steps=4),
     "double-q": DoubleQ(**OFF_POLICY),
     "td3": TD3(**OFF_POLICY),
     "dqn": DQN(**OFF_POLICY, dueling=True),
@@ -105,7 +107,7 @@ CASES += [("npg", "nested", "multi-discrete"), ("trpo", "image", "box"), ("trpo"
 CASES += [("td-actor-critic", "nested", "matrix"), ("q-actor-critic", "image", "discrete")]
 CASES += [("q-actor-critic", "nested", "box"), ("advantage-actor-critic", "vector", "matrix")]
 CASES += [("sac", "nested", "box"), ("sac", "vector", "matrix"), ("ddpg", "nested", "matrix"), ("td3", "image", "box")]
-CASES += [("double-q", "vector", "matrix")]
+CASES += [("double-q", "vector", "matrix"), ("dpg", "nested", "matrix")]
 CASES += [("dqn", "image", "discrete"), ("dqn", "nested", "discrete"), ("sac-discrete", "classes", "discrete")]
 
 
