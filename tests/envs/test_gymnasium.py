@@ -240,7 +240,7 @@ def registered():
         ("CartPole-v7", {}, "did you mean CartPole-v1"),
         ("cartpole-v1", {}, "did you mean CartPole-v1"),
         ("Taxi-v3", {}, "did you mean Taxi-v4"),
-        ("nowhere/Thing-v0", {}, "parnassus list environments"),
+        ("nowhere/Quux-v7", {}, "parnassus list environments"),
         ("CartPole-v1", {"gravity": 3}, "CartPole-v1 does not know an option.*gravity"),
         ("NeedsBox2d-v0", {}, r'NeedsBox2d-v0 needs a package.*pip install "parnassus\[box2d\]"'),
         ("NeedsModule-v0", {}, "NeedsModule-v0 cannot be made: No module named"),
