@@ -14,6 +14,7 @@ TESTS = Path(__file__).parent
 # unless they are named with it in ALLOWED.
 FLOORS = [
     {"types", "statistics"},
+    {"memory"},
     {"distributions", "returns", "schedules", "normalization", "replay", "exploration"},
     {"encoding", "networks"},
     {"actor_critic", "off_policy", "frame_replay", "advantages", "second_order", "kfac", "importance", "objectives"},

@@ -287,21 +287,6 @@ def test_learning_while_acting_is_one_update_late(overlap: bool, wanted: list[in
     np.testing.assert_allclose(rows, np.mean(wanted), rtol=1e-6)
 
 
-def test_a_replay_that_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    collector, algorithm = ScanCollector(Probe("endless", continuous=True), N), SAC(replay_size=100_000)
-    monkeypatch.setattr(training, "free_memory", lambda: 2**24)  # 100,000 steps of five numbers take an eighth of it
-    training.init(algorithm, collector, jax.random.key(0), 64)
-    with pytest.raises(BadInput, match=r"\(replay/storage/.*, but 0.0 GiB are free; a smaller replay_size"):
-        training.init(algorithm, collector, jax.random.split(jax.random.key(0), 16), 64)
-    with pytest.raises(BadInput, match=r"needs \d{2}.\d GiB of memory"):
-        training.init(SAC(replay_size=2**31 - 1), collector, jax.random.key(0), 64)
-
-
-def test_free_memory_is_told() -> None:
-    free = training.free_memory()
-    assert free is None or 2**20 < free < 2**50
-
-
 def test_chunks_end_at_the_same_steps_however_the_run_is_cut() -> None:
     algorithm, collector = make("q-learning/scan")  # 8 steps an iteration
     state = training.init(algorithm, collector, jax.random.key(0), 80)
