@@ -45,7 +45,7 @@ def test_another_kind_of_objective_keeps_the_rest_of_the_preset():
 
 
 def test_a_kind_may_need_more():
-    for name, task, kind in presets._VARIANTS:
+    for name, task, kind in presets._variants():
         usual, options = presets.preset(name, task)
         other, _ = presets.preset(name, task, objective=presets.part_class(kind))
         check(other)
