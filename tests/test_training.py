@@ -248,6 +248,7 @@ def test_objects_hold_nothing_that_training_changes(combination: str) -> None:
     assert not any(isinstance(value, jax.Array | np.ndarray) for value in vars(collector).values())
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Counting:
     """Remembers what it acts with: the learner counts updates, the action says how many there were."""
@@ -275,8 +276,6 @@ class Counting:
 @pytest.mark.wrong_types
 @pytest.mark.parametrize(("overlap", "wanted"), [(False, [0, 1, 2, 3, 4]), (True, [0, 0, 1, 2, 3])])
 def test_learning_while_acting_is_one_update_late(overlap: bool, wanted: list[int]) -> None:
-    jax.tree_util.register_static(Counting) if not hasattr(Counting, "_static") else None
-    Counting._static = True  # type: ignore[attr-defined]
     algorithm = Counting(overlap=overlap)
     collector = HostCollector(GymnasiumEnvs(lambda: as_gymnasium(Probe("endless")), 2))
     state = training.init(algorithm, collector, jax.random.key(0), 20)

@@ -1,6 +1,5 @@
 """Atari games by ale-py's own vector environment: emulated, cut to 84x84 and stacked in C++, by threads."""
 
-import os
 import warnings
 from typing import Any
 
@@ -34,7 +33,6 @@ class AtariEnvs:
             raise BadInput(f"unknown Atari game {game!r}; {did_you_mean(game, known)}")
         from ale_py.vector_env import AtariVectorEnv
 
-        os.environ.setdefault("ALE_CPP_LOG_LEVEL", "error")  # else every game says hello
         try:
             self._envs = AtariVectorEnv(game, num_envs, **{"autoreset_mode": "SameStep", **options})
         except (TypeError, ValueError, AssertionError) as cause:
