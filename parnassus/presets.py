@@ -174,7 +174,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ),
         **{(name, "Pendulum-v1"): (pendulum_ddpg, {}) for name in ("ddpg", "double-q", "td3")},
         **{(name, env): (mujoco_ddpg, {}) for name in ("ddpg", "double-q", "td3") for env in _MUJOCO_OFF_POLICY},
-        # Values of a shorter horizon, three-step targets and scaled observations: with none of them it seldom gets there.
+        # A shorter horizon, three-step targets and scaled observations: with none of them it seldom gets there.
         ("dqn", "CartPole-v1"): (
             {
                 "learning_rate": Linear(2e-3, 0.0),
