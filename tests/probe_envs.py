@@ -3,7 +3,7 @@
 Every probe exists with vector observations (-1 or +1) or a Discrete index, and with two actions or one real number.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from parnassus.types import Key, Step, pytree
 
-Kind = Literal["constant", "observation", "delayed", "action", "conditional", "endless", "ending"]
+KINDS = ("constant", "observation", "delayed", "action", "conditional", "endless", "ending")
 
 
 class State(NamedTuple):
@@ -31,11 +31,21 @@ class Probe:
     conditional  one step, the right action depends on the observation  the observation matters to the action
     endless      reward 1 a step, cut short after five, never over      V = 1 / (1 - gamma)
     ending       reward 1 a step, over after two                        V(first) = 1 + gamma, V(second) = 1
+
+    The kind is a number once it is set, and so data: what is compiled for one kind serves all.
     """
 
-    kind: Kind
+    kind: Any  # one of KINDS, or its index
     continuous: bool = False
     tabular: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.kind, str):
+            object.__setattr__(self, "kind", KINDS.index(self.kind))
+
+    def is_one_of(self, *kinds: str) -> Array:
+        """Whether this is one of these kinds."""
+        return jnp.isin(self.kind, jnp.array([KINDS.index(kind) for kind in kinds]))
 
     @property
     def observation_space(self) -> gymnasium.Space:
@@ -54,18 +64,18 @@ class Probe:
         return index if self.tabular else (2.0 * index - 1.0).astype(jnp.float32)[..., None]
 
     def reset(self, key: Key) -> tuple[State, Array]:
-        random = self.kind in ("observation", "conditional")
-        index = jax.random.bernoulli(key).astype(jnp.int32) if random else jnp.int32(0)
+        random = self.is_one_of("observation", "conditional")
+        index = (jax.random.bernoulli(key) & random).astype(jnp.int32)
         return State(index, jnp.int32(0)), self.observe(index)
 
     def step(self, state: State, action: Array, key: Key) -> Step:
         time, sign = state.time + 1, 2.0 * state.index - 1.0
-        wanted = sign if self.kind == "conditional" else 1.0
+        wanted = jnp.where(self.is_one_of("conditional"), sign, 1.0)
         if self.continuous:
             payoff = 1.0 - (action[0] - wanted) ** 2  # best: 1.0 or -1.0 in the environment's units
         else:
             payoff = jnp.where(action == (wanted > 0), 1.0, -1.0)
-        reward = {
+        rewards = {
             "constant": 1.0,
             "observation": sign,
             "delayed": (time == 2) * 1.0,
@@ -73,12 +83,11 @@ class Probe:
             "conditional": payoff,
             "endless": 1.0,
             "ending": 1.0,
-        }[self.kind]
-        length = {"delayed": 2, "ending": 2}.get(self.kind, 1)
-        over = (time >= length) & (self.kind != "endless")
-        cut = (time >= 5) & (self.kind == "endless")
-        index = jnp.minimum(time, 1) if self.kind in ("delayed", "ending") else state.index
+        }
+        reward = jnp.stack([jnp.asarray(rewards[kind], jnp.float32) for kind in KINDS])[self.kind]
+        two_steps, endless = self.is_one_of("delayed", "ending"), self.is_one_of("endless")
+        over = (time >= jnp.where(two_steps, 2, 1)) & ~endless
+        cut = (time >= 5) & endless
+        index = jnp.where(two_steps, jnp.minimum(time, 1), state.index)
         after = State(index.astype(jnp.int32), time)
-        return Step(
-            after, self.observe(after.index), jnp.asarray(reward, jnp.float32), jnp.asarray(over), jnp.asarray(cut)
-        )
+        return Step(after, self.observe(after.index), reward, over, cut)
