@@ -5,18 +5,20 @@
     python -m benchmarks.learning --list
 
 Each seed trains in a process of its own, two at a time, evaluates the deterministic policy over 100 episodes, and is
-added to benchmarks/results/learning/TASK.csv as soon as it is done: an interrupted call loses only the seeds that were
-running. TASK.json beside it says with what each seed was made: command, commit, versions, machine, configuration.
+added to benchmarks/results/learning/TASK.csv as soon as it is done. TASK.json beside it says with what each seed was
+made: command, commit, versions, machine, configuration. A seed that was interrupted goes on from its last checkpoint
+when it is asked for again (tasks with milestones begin anew).
 """
 
 import argparse
 import csv
+import dataclasses
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ from benchmarks.report import LEARNING, read_learning
 from benchmarks.speed import ROOT, commit, machine
 from benchmarks.tasks import SETTINGS, Setting
 
+RUNS = ROOT / "runs" / "learning"  # of seeds that are not finished
 EPISODES = 100  # of the evaluation at the end
 EPISODES_ON_THE_WAY = 20  # of each evaluation at a milestone
 EVALUATION_SEED = 10_000  # and the training's: its episodes are not those that training began with
@@ -42,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}: {setting.algorithm} on {setting.env}, {setting.steps:,} steps, {setting.seeds} seeds")
         return 0
     if options.child is not None:
-        print(json.dumps(train(SETTINGS[options.task[0]], options.child)))
+        directory = RUNS / f"{options.task[0]}-{options.child}"
+        print(json.dumps(train(SETTINGS[options.task[0]], options.child, directory)), flush=True)
+        shutil.rmtree(directory, ignore_errors=True)
         return 0
     failed = False
     for name in options.task or SETTINGS:
@@ -77,36 +82,56 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def train(setting: Setting, seed: int) -> dict:
-    """Train one seed in this process and evaluate it: rows of (steps, kind, return), configuration, seconds."""
+def train(setting: Setting, seed: int, directory: Path) -> dict:
+    """Train one seed in this process and evaluate it: rows of (steps, kind, return), configuration, seconds.
+
+    `directory` keeps the run meanwhile, and is where one that was interrupted goes on.
+    """
     from parnassus import objectives
     from parnassus.presets import preset
 
     began = time.perf_counter()
     kinds = {"objective": getattr(objectives, setting.objective)} if setting.objective else {}
     algorithm, options = preset(setting.algorithm, setting.env, **kinds)
-    run = with_milestones if setting.milestones else in_a_run
-    rows, config = run(setting, algorithm, setting.num_envs or options["num_envs"], seed)
+    algorithm, num_envs = dataclasses.replace(algorithm, **setting.changes), setting.num_envs or options["num_envs"]
+    if setting.milestones:
+        rows, config = with_milestones(setting, algorithm, num_envs, seed)
+    else:
+        rows, config = in_a_run(setting, algorithm, num_envs, seed, directory)
     return {
         "rows": [[steps, kind, round(value, 3)] for steps, kind, value in rows if value == value],
         "config": config,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - began, 1),  # of this process: less than all, where config has "resumed"
     }
 
 
-def in_a_run(setting: Setting, algorithm: Any, num_envs: int, seed: int) -> tuple[list[tuple], dict]:
+def in_a_run(setting: Setting, algorithm: Any, num_envs: int, seed: int, directory: Path) -> tuple[list[tuple], dict]:
     """As a user trains: a run directory, evaluated at the end."""
     import parnassus as pa
 
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder) / "run"
+    run = unfinished(directory, algorithm)
+    if run is None:
+        shutil.rmtree(directory, ignore_errors=True)
         run = pa.train(algorithm, setting.env, setting.steps, seed=seed, num_envs=num_envs, run=directory, quiet=True)
-        evaluation = run.evaluate(EPISODES, seed=EVALUATION_SEED + seed)
-        config = json.loads((directory / "config.json").read_text())
-        with (directory / "metrics.csv").open() as file:
-            curve = [(int(float(row["steps"])), row.get("episode/return", "")) for row in csv.DictReader(file)]
+    elif run.steps < setting.steps:
+        run = pa.resume(directory, quiet=True)
+    evaluation = run.evaluate(EPISODES, seed=EVALUATION_SEED + seed)
+    config = json.loads((directory / "config.json").read_text())
+    with (directory / "metrics.csv").open() as file:
+        curve = [(int(float(row["steps"])), row.get("episode/return", "")) for row in csv.DictReader(file)]
     rows = [(steps, "training", float(value or "nan")) for steps, value in curve]
     return [*rows, (setting.steps, "evaluation", evaluation.mean)], config
+
+
+def unfinished(directory: Path, algorithm: Any) -> Any:
+    """The run that was interrupted there; None if there is none, or one with other hyper-parameters."""
+    import parnassus as pa
+
+    try:
+        run = pa.load(directory)
+    except pa.BadInput:
+        return None
+    return run if run.algorithm == algorithm else None
 
 
 def with_milestones(setting: Setting, algorithm: Any, num_envs: int, seed: int) -> tuple[list[tuple], dict]:

@@ -183,7 +183,7 @@ def learning_table(folder: Path = LEARNING) -> str:
         if setting.milestones:
             continue
         returns = [row["return"] for row in read_learning(name, folder) if row["kind"] == "evaluation"]
-        bar = f"{setting.bar:g}"
+        bar = "" if setting.bar is None else f"{setting.bar:g}"
         if setting.seeds_above is not None:
             bar += f" by {setting.seeds_above} of {setting.seeds} seeds"
         described = [name, setting.env, f"{setting.steps:,}"]
@@ -191,9 +191,11 @@ def learning_table(folder: Path = LEARNING) -> str:
             rows.append([*described, f"0 of {setting.seeds}", "", "", "", bar, "not run yet"])
             continue
         low, high = bootstrap_interval(returns)
-        digits = 2 if abs(setting.bar) < 10 else 1 if abs(setting.bar) < 1000 else 0
-        above = sum(value >= setting.bar for value in returns)
-        met = "yes" if setting.is_met(returns) else "**no**"
+        scale = abs(statistics.mean(returns) if setting.bar is None else setting.bar)
+        digits = 2 if scale < 10 else 1 if scale < 1000 else 0
+        met = "" if setting.bar is None else "yes" if setting.is_met(returns) else "**no**"
+        if setting.bar is not None and setting.seeds_above is not None:
+            met += f" ({sum(value >= setting.bar for value in returns)} of {len(returns)})"
         rows.append(
             [
                 *described,
@@ -202,7 +204,7 @@ def learning_table(folder: Path = LEARNING) -> str:
                 f"{min(returns):,.{digits}f} to {max(returns):,.{digits}f}",
                 f"{interquartile_mean(returns):,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})",
                 bar,
-                met + (f" ({above} of {len(returns)})" if setting.seeds_above is not None else ""),
+                met,
             ]
         )
     return table(LEARNING_HEADER, rows)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+import parnassus as pa
 from benchmarks import learning, report, speed
 from benchmarks.tasks import (
     REJAX_PPO,
@@ -21,7 +23,7 @@ from benchmarks.tasks import (
     Milestone,
     Setting,
 )
-from parnassus.presets import algorithm_class
+from parnassus.presets import algorithm_class, preset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -222,14 +224,39 @@ def test_finished_seeds_are_kept_and_replaced(tmp_path: Path):
     assert "2 of 10" in row and "-210.0" in row and "**no**" in row
 
 
-def test_milestones_are_evaluated_in_both_ways():
+def test_a_seed_that_was_interrupted_goes_on(tmp_path: Path):
+    """To the same rows; one with other hyper-parameters begins anew."""
+    setting = Setting("q-learning", "FrozenLake-v1", 4_000, 1, None)
+    whole = learning.train(setting, 3, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "whole", cut)
+    configuration = json.loads((cut / "config.json").read_text())
+    algorithm, options = preset("q-learning", "FrozenLake-v1")
+    shutil.rmtree(cut)
+    run = pa.train(algorithm, "FrozenLake-v1", 4_000, seed=3, run=cut, target_return=-1.0, quiet=True, **options)
+    assert run.steps < 4_000
+    config = json.loads((cut / "config.json").read_text())
+    (cut / "config.json").write_text(json.dumps({**config, "target_return": None}))
+    again = learning.train(setting, 3, cut)
+    assert again["rows"] == whole["rows"] and "resumed" in again["config"] and "resumed" not in configuration
+    other = dataclasses.replace(setting, changes={"discount": 0.5})
+    assert "resumed" not in learning.train(other, 3, cut)["config"]
+
+
+def test_tasks_change_only_what_their_algorithms_have():
+    for setting in SETTINGS.values():
+        algorithm, _ = preset(setting.algorithm, setting.env)
+        assert dataclasses.replace(algorithm, **setting.changes) != algorithm or not setting.changes
+
+
+def test_milestones_are_evaluated_in_both_ways(tmp_path: Path):
     """On the way and at the end; the training itself is not disturbed by it."""
     milestones = (Milestone(500, 1.0, 0.0), Milestone(1_000, 1.0, 0.0))
     setting = Setting("q-learning", "FrozenLake-v1", 1_000, 1, 0.0, milestones=milestones)
-    result = learning.train(setting, seed=3)
+    result = learning.train(setting, 3, tmp_path / "a")
     evaluations = [(steps, kind) for steps, kind, _ in result["rows"] if kind != "training"]
     assert evaluations == [(s, kind) for s in (500, 1_000) for kind in ("evaluation", "stochastic")]
-    plain = learning.train(dataclasses.replace(setting, milestones=()), seed=3)
+    plain = learning.train(dataclasses.replace(setting, milestones=()), 3, tmp_path / "b")
     curves = [[row for row in r["rows"] if row[1] == "training"] for r in (result, plain)]
     assert curves[0] == curves[1] and len(curves[0]) >= 10
 
