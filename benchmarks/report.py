@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS_PAGE = HERE / "RESULTS.md"
 SPEED = HERE / "results" / "speed.jsonl"
 STARTUP = HERE / "results" / "startup.jsonl"
+ARITHMETIC = HERE / "results" / "arithmetic.jsonl"
 LEARNING = HERE / "results" / "learning"
 
 
@@ -273,6 +274,42 @@ def startup_table(records: Sequence[dict]) -> str:
     return table(("what", "measured", "at most", "met"), rows) + "\n\n" + footer
 
 
+def arithmetic_table(records: Sequence[dict]) -> str:
+    """The newest record: each gradient step's work and rate, and its share of the matrix product's."""
+    if not records:
+        return "Nothing measured yet."
+    record = records[-1]
+    rows = []
+    for row in record["rows"]:
+        shares = [rate / limit for rate, limit in zip(row["gflops"], row["limit"], strict=True)]
+        rows.append(
+            [
+                row["algorithm"],
+                f"{row['mflop']:.0f}",
+                spread(row["ms"]),
+                f"{statistics.median(row['gflops']):.0f}",
+                f"{statistics.median(row['limit']):.0f}",
+                spread(shares),
+                f"{record['least']:g}",
+                verdict(statistics.median(shares), record["least"]),
+            ]
+        )
+    header = (
+        "gradient step of",
+        "MFLOP",
+        "ms: median (min to max)",
+        "GFLOP/s",
+        "product's GFLOP/s",
+        "share: median (min to max)",
+        "bar",
+        "met",
+    )
+    footer = (
+        f"- `{record['command']}`, {record['date'][:16]} UTC, commit {record['commit']}, {record['machine']['cpu']}"
+    )
+    return table(header, rows) + "\n\n" + footer
+
+
 def between_markers(page: str, name: str, content: str) -> str:
     """The page with what stands between the markers of that name replaced. Raises ValueError without them."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -299,6 +336,7 @@ def write(page: Path = RESULTS_PAGE, readme: Path = HERE.parent / "README.md") -
     text = page.read_text()
     text = between_markers(text, "speed", speed_tables(read_jsonl(SPEED)) or "Nothing measured yet.")
     text = between_markers(text, "startup", startup_table(read_jsonl(STARTUP)))
+    text = between_markers(text, "arithmetic", arithmetic_table(read_jsonl(ARITHMETIC)))
     text = between_markers(text, "learning", learning_table())
     text = between_markers(text, "milestones", milestone_table())
     page.write_text(text)

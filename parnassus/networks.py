@@ -242,3 +242,8 @@ class Critics(nn.Module):
     @nn.compact
     def __call__(self, observation: Tree, action: Float[Array, "*batch a"]) -> Float[Array, "*batch k"]:
         return jnp.concatenate([nn.Dense(1)(torso(observation, action)) for torso in self.torsos], axis=-1)
+
+
+def first_critic(critics: Network) -> Network:
+    """The first of `Critics`, [*batch, 1], with nothing computed for the others."""
+    return Network(critics.params, Critics(critics.module.torsos[:1]))

@@ -281,6 +281,12 @@ def test_the_startup_table_holds_measurements_against_limits():
     assert "| help | 0.50 s | 2 s | yes |" in text and "| x | 3.00 s | 2 s | **no** |" in text
 
 
+def test_the_arithmetic_table_holds_rates_against_the_limit():
+    rows = [{"algorithm": "sac", "mflop": 590.0, "ms": [4.0, 5.0, 6.0], "gflops": [90.0, 100.0], "limit": [200.0] * 2}]
+    text = report.arithmetic_table([{**a_record("arithmetic", []), "rows": rows, "least": 0.6}])
+    assert "| sac | 590 | 5.00 (4.00 to 6.00) | 95 | 200 | 0.47 (0.45 to 0.50) | 0.6 | **no**, 79% of it |" in text
+
+
 def test_the_command_line_refuses_a_task_of_another_device(capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit, match="2"):
         speed.parse(["--task", "cuda-ppo-2048"])

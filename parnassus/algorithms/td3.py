@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from parnassus.encoding import Encoder
 from parnassus.exploration import GaussianNoise, OrnsteinUhlenbeck
-from parnassus.networks import Critics, Network, Torso, polyak
+from parnassus.networks import Critics, Network, Torso, first_critic, polyak
 from parnassus.off_policy import (
     DeterministicBehavior,
     Experience,
@@ -176,10 +176,10 @@ class TD3:
 
     def update_policy(self, learner: Learner, batch: Experience) -> tuple[Learner, Metrics]:
         """One gradient step of the policy on the first critic, and the targets' step after it."""
-        observation = learner.encoder(batch.observation)
+        observation, critic = learner.encoder(batch.observation), first_critic(learner.critics)
 
         def loss(policy: Network) -> Array:
-            return -learner.critics(observation, flat(policy(observation)))[:, 0].mean()
+            return -critic(observation, flat(policy(observation))).mean()
 
         policy_loss, grads = jax.value_and_grad(loss)(learner.policy)
         policy_state, critics_state = learner.optimizers
@@ -194,7 +194,7 @@ class TD3:
 
     def greedy_value(self, learner: Learner, observation: Tree) -> Float[Array, "B"]:
         """Q_1(o, mu(o)), of encoded observations: what the policy climbs."""
-        return learner.critics(observation, flat(learner.policy(observation)))[:, 0]
+        return first_critic(learner.critics)(observation, flat(learner.policy(observation)))[:, 0]
 
     def optimizers(self, progress: Progress) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """Adam for the policy and for the critics."""
