@@ -244,6 +244,16 @@ def _a3c(prefix: str, where: str, chunk_steps: int) -> Task:
     return Task(f"a3c-{where.lower()}", title, "a3c", "CartPole-v1", 2, A3C, chunk_steps, 8, (ours(prefix), one))
 
 
+def _sac_seeds(name: str, hidden_sizes: tuple[int, int], chunk_steps: int) -> Task:
+    """Sixteen seeds in one program, beside a seed alone."""
+    one = Side("one seed", "parnassus", "parnassus", {"prefix": "gymnax:"}, 1.5)
+    title = f"SAC, gymnax Pendulum-v1, layers of {hidden_sizes[0]}: 16 seeds in one program, total steps/s"
+    hyperparameters = {**SB3_SAC, "buffer_size": 20_000, "net_arch": hidden_sizes}
+    note = "two XLA host devices, eight seeds on each; the baseline is one seed on one device"
+    sides = (ours("gymnax:", seeds=16, host_devices=2), one)
+    return Task(name, title, "sac", "Pendulum-v1", 1, hyperparameters, chunk_steps, 4, sides, note=note)
+
+
 def _wide(num_envs: int) -> Task:
     name, title = f"cuda-ppo-{num_envs}", f"PPO, jax:CartPole-v1, {num_envs:,} environments"
     chunk_steps, sides = num_envs * WIDE_PPO["num_steps"] * 32, (ours("jax:"),)
@@ -369,6 +379,8 @@ TASKS = {
             (ours("gymnax:", seeds=16, host_devices=2), _SEEDS),
             note="two XLA host devices, eight seeds on each; the baseline is one seed on one device",
         ),
+        _sac_seeds("sac-gymnax-16-seeds", (256, 256), 200),
+        _sac_seeds("sac-gymnax-16-seeds-64", (64, 64), 1_000),
         Task(
             "sac-replay",
             "SAC, HalfCheetah-v5: a replay of 1,000,000 transitions",

@@ -330,11 +330,19 @@ def _all_finite(tree: Tree) -> jax.Array:
 
 
 def _own(tree: Tree) -> Tree:
-    """Every JAX array in a buffer of its own, so that the loop may donate them all.
+    """Every JAX array in a buffer of its own, so that the loop may donate them all, and of a dtype of its own: one that
+    comes of a Python number is weak until the first chunk ends, and the second would be compiled anew.
 
     But for very large ones, such as a replay's: twice they may not fit, and nobody shares them.
     """
-    return jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) and x.nbytes < 2**26 else x, tree)
+
+    def own(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or x.nbytes >= 2**26:
+            return x
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x.copy() if is_key else jax.lax.convert_element_type(x.copy(), x.dtype)
+
+    return jax.tree.map(own, tree)
 
 
 def arrays(algorithm: Algorithm) -> Algorithm:

@@ -333,6 +333,30 @@ class Broken:
         return step._replace(reward=jax.numpy.where(state.time == 2, jax.numpy.nan, step.reward))
 
 
+class Weak:
+    """A JAX environment whose state is a Python number at first."""
+
+    observation_space, action_space = Probe("endless").observation_space, Probe("endless").action_space
+
+    def reset(self, key: Any) -> Any:
+        state, observation = Probe("endless").reset(key)
+        return (state, 0.0), observation
+
+    def step(self, state: Any, action: Any, key: Any) -> Any:
+        step = Probe("endless").step(state[0], action, key)
+        return step._replace(state=(step.state, jax.numpy.float32(1.0)))
+
+
+def test_the_second_chunk_is_the_same_program() -> None:
+    from parnassus.envs.wrap import as_pytree
+
+    algorithm, collector = PPO(num_steps=2, minibatch_size=4, hidden_sizes=(8,)), ScanCollector(as_pytree(Weak()), 2)
+    state = training.init(algorithm, collector, jax.random.key(0), 40)
+    types = jax.tree.map(jax.typeof, state)
+    for chunk in training.train(algorithm, collector, state, 40, chunk_iterations=5):
+        assert jax.tree.map(jax.typeof, chunk.state) == types  # weak or not, too
+
+
 def test_a_reward_that_is_not_a_number_stops_training_and_is_named() -> None:
     from parnassus.envs.wrap import as_pytree
 
