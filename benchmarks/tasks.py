@@ -246,11 +246,12 @@ def _a3c(prefix: str, where: str, chunk_steps: int) -> Task:
 
 def _sac_seeds(name: str, hidden_sizes: tuple[int, int], chunk_steps: int) -> Task:
     """Sixteen seeds in one program, beside a seed alone."""
-    one = Side("one seed", "parnassus", "parnassus", {"prefix": "gymnax:"}, 1.5)
+    layers: dict[str, Any] = {"prefix": "gymnax:", "net_arch": hidden_sizes}
+    one = Side("one seed", "parnassus", "parnassus", layers, 1.5)
     title = f"SAC, gymnax Pendulum-v1, layers of {hidden_sizes[0]}: 16 seeds in one program, total steps/s"
-    hyperparameters = {**SB3_SAC, "buffer_size": 20_000, "net_arch": hidden_sizes}
+    hyperparameters = {**SB3_SAC, "buffer_size": 20_000}
     note = "two XLA host devices, eight seeds on each; the baseline is one seed on one device"
-    sides = (ours("gymnax:", seeds=16, host_devices=2), one)
+    sides = (ours(**layers, seeds=16, host_devices=2), one)
     return Task(name, title, "sac", "Pendulum-v1", 1, hyperparameters, chunk_steps, 4, sides, note=note)
 
 

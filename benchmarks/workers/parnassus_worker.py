@@ -23,7 +23,7 @@ def algorithm_for(job: dict) -> object:
             discount=h["gamma"],
             num_steps=h["train_freq"],
             updates_per_step=h["gradient_steps"],
-            hidden_sizes=tuple(h.get("net_arch", (256, 256))),
+            hidden_sizes=tuple(job.get("net_arch", (256, 256))),
             activation="relu",
         )
     if job["algorithm"] in ("ddpg", "td3") and "buffer_size" in h:
