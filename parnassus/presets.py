@@ -135,9 +135,17 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("a2c", "HalfCheetah-v5"): (mujoco_a2c, {"num_envs": 8}),
         # Here rewards are scaled: returns of a hundred would leave the value function all of the clipped gradient.
         ("a2c", "InvertedPendulum-v5"): (mujoco_a2c, {"num_envs": 8}),
-        # Hopper soon finds a hop that leads nowhere else: more noise, and advantages that look further.
+        # Hopper soon finds a hop that leads nowhere else: more noise, advantages that look further, and longer steps.
         ("a2c", "Hopper-v5"): (
-            {**mujoco_a2c, "num_steps": 16, "gae_lambda": 0.97, "initial_log_std": -0.5, "entropy_coefficient": 0.01},
+            {
+                **mujoco_a2c,
+                "num_steps": 32,
+                "learning_rate": Linear(2e-3, 0.0),
+                "max_grad_norm": 1.0,
+                "gae_lambda": 0.97,
+                "initial_log_std": -0.5,
+                "entropy_coefficient": 0.01,
+            },
             {"num_envs": 8},
         ),
         # Segments of 20 steps: of 5, one environment's gradient is noisy, and an update costs nearly as much.

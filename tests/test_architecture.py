@@ -23,7 +23,7 @@ FLOORS = [
     {"algorithms"},
     {"envs"},
     {"collect"},
-    {"training", "evaluation", "analysis"},
+    {"training", "evaluation", "analysis", "dynamic_programming"},
     {"checkpoint", "tracking", "interrupts", "presets", "configuration", "policy"},
     {"run", "options", "plotting", "distributed"},
     {"cli", "__main__"},

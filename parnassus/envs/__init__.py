@@ -69,10 +69,10 @@ def make(
 
 def names() -> dict[str, list[str]]:
     """The names that `make` knows here, by family; families that are not installed are empty."""
-    from parnassus.envs import atari, envpool, gymnax
+    from parnassus.envs import atari, envpool, gymnax, textbook
 
     return {
-        "jax": [f"jax:{name}" for name in (*_CLASSIC, *_TABLES)],
+        "jax": [f"jax:{name}" for name in (*_CLASSIC, *_TABLES, *textbook.WORLDS)],
         "gymnasium": _gymnasium_names(),
         "gymnax": [f"gymnax:{name}" for name in gymnax.names()],
         "envpool": [f"envpool:{name}" for name in envpool.names()],
@@ -95,11 +95,14 @@ def _make_jax(name: str, options: dict[str, Any]) -> Env:
         from parnassus.envs.mdp import FiniteMDP
 
         return FiniteMDP.from_gymnasium(name, **options)
-    from parnassus.envs import classic
+    from parnassus.envs import classic, textbook
     from parnassus.envs.gymnasium import did_you_mean
 
+    if name in textbook.WORLDS:
+        return textbook.make(name, **options)
     if name not in _CLASSIC:
-        raise BadInput(f"unknown environment 'jax:{name}'; {did_you_mean(name, (*_CLASSIC, *_TABLES))}")
+        known = (*_CLASSIC, *_TABLES, *textbook.WORLDS)
+        raise BadInput(f"unknown environment 'jax:{name}'; {did_you_mean(name, known)}")
     try:
         return getattr(classic, _CLASSIC[name])(**options)
     except TypeError as cause:

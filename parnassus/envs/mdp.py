@@ -1,5 +1,6 @@
 """Finite Markov decision processes: tables that are an environment here, and a model for dynamic programming."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -28,7 +29,7 @@ class FiniteMDP:
     outcomes are possible, the last is repeated with probability 0. Of a terminated outcome, no further reward follows:
     a backup is sum_k p_k (r_k + gamma (1 - terminated_k) v(s'_k)).
 
-    Build one with `create`, `from_dense` or `from_gymnasium`, which check the tables.
+    Build one with `create`, `from_dense`, `from_function` or `from_gymnasium`, which check the tables.
     """
 
     next_state: Int[Array, "S A K"]
@@ -107,6 +108,22 @@ class FiniteMDP:
         table = [[inner.P[s][a] for a in range(len(inner.P[s]))] for s in range(len(inner.P))]
         limit = env.spec.max_episode_steps if env.spec else None
         return cls._from_outcomes(table, inner.initial_state_distrib, limit)
+
+    @classmethod
+    def from_function(
+        cls,
+        num_states: int,
+        num_actions: int,
+        outcomes: Callable[[int, int], Sequence[tuple[float, int, float, bool]]],
+        start: Any,
+        max_steps: int | None = None,
+    ) -> "FiniteMDP":
+        """From a function (state, action) -> [(probability, next state, reward, terminated), ...], and start [S].
+
+        Raises BadInput as `create` does, and if a state and action have no outcome.
+        """
+        table = [[list(outcomes(s, a)) for a in range(num_actions)] for s in range(num_states)]
+        return cls._from_outcomes(table, start, max_steps)
 
     @classmethod
     def _from_outcomes(cls, table: list[list[list[tuple]]], start: Any, max_steps: int | None) -> "FiniteMDP":

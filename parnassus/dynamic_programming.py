@@ -1,0 +1,502 @@
+"""Dynamic programming on finite MDPs: what is exactly true, where the model is known (Sutton & Barto 2018, chapter 4).
+
+    action_values                 q(s, a) = sum_k p_k (r_k + gamma (1 - terminated_k) v(s'_k))      Bellman's backup
+    evaluate                      v(s) <- sum_a pi(a | s) q(s, a)
+    improve                       pi(s) <- argmax_a q(s, a)
+    policy_iteration              evaluate to the end, improve, repeat
+    generalized_policy_iteration  evaluate by k sweeps, improve, repeat
+    value_iteration               v(s) <- max_a q(s, a)
+    soft_value_iteration          v(s) <- tau log sum_a exp(q(s, a) / tau)
+    monotonic_policy_iteration    pi <- argmax_pi' L_pi(pi') - C max_s KL(pi(. | s), pi'(. | s))
+
+Everything is in float32, and a sweep costs one pass over the S x A x K outcomes. Sweeps are synchronous ("jacobi": all
+states from the old values) or in place, state by state: in the order of their numbers ("gauss-seidel"), in an order
+drawn anew for each sweep ("random"), or by the size of their Bellman error, greatest first ("prioritized").
+"""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from parnassus.envs.mdp import FiniteMDP
+from parnassus.types import BadInput
+
+Order = Literal["jacobi", "gauss-seidel", "random", "prioritized"]
+
+# Above so many states, linear systems are solved without their matrix.
+DENSE = 2_048
+
+
+class Solution(NamedTuple):
+    """Values of a policy, or of the best one."""
+
+    v: Float[Array, "S"]
+    q: Float[Array, "S A"]
+    policy: Float[Array, "S A"]  # pi(a | s): the one that was evaluated, or that is greedy (soft: softmax) for q
+    iterations: int  # sweeps; of policy iteration, improvements
+    bound: float  # |v - the true v| is at most this everywhere, but for rounding; infinite where gamma = 1
+    converged: bool  # whether the tolerance was reached
+
+    @property
+    def actions(self) -> Int[Array, "S"]:
+        """The policy's most probable action in each state."""
+        return jnp.argmax(self.policy, axis=-1)
+
+
+class _Backup(NamedTuple):
+    """The tables of an MDP as sweeps read them: outcomes first, so that each step of a sweep runs over all states."""
+
+    reward: Float[Array, "A S"]  # expected
+    weight: Float[Array, "K A S"]  # gamma (1 - terminated) p
+    successor: Int[Array, "K A S"]
+
+    def __call__(self, v: Float[Array, "S"]) -> Float[Array, "A S"]:
+        """q. Outcome by outcome: XLA's gathers on the CPU are five times as fast as in one over all of them."""
+
+        def add(q: Array, outcome: tuple[Array, Array]) -> tuple[Array, None]:
+            weight, successor = outcome
+            return q + weight * v.at[successor].get(mode="promise_in_bounds"), None
+
+        return jax.lax.scan(add, self.reward, (self.weight, self.successor))[0]
+
+    def of(self, policy: Float[Array, "S A"]) -> "_Backup":
+        """With one action in each state, the policy's."""
+        num_outcomes, num_actions, num_states = self.weight.shape
+        shape = (num_outcomes * num_actions, 1, num_states)
+        weight = (self.weight * policy.T[None]).reshape(shape)
+        return _Backup((self.reward * policy.T).sum(0, keepdims=True), weight, self.successor.reshape(shape))
+
+
+@jax.jit
+def _tables(mdp: FiniteMDP, discount: Float[Array, ""]) -> _Backup:
+    reward = (mdp.probability * mdp.reward).sum(-1)
+    weight = discount * mdp.probability * ~mdp.terminated
+    return _Backup(reward.T, weight.transpose(2, 1, 0), mdp.next_state.transpose(2, 1, 0))
+
+
+def action_values(mdp: FiniteMDP, v: Float[Array, "S"], discount: float) -> Float[Array, "S A"]:
+    """q(s, a), one backup from v."""
+    return _tables(mdp, jnp.float32(discount))(v).T
+
+
+def evaluate(
+    mdp: FiniteMDP,
+    policy: Any,
+    discount: float,
+    *,
+    method: Order | Literal["linear"] = "jacobi",
+    tolerance: float = 1e-5,
+    max_iterations: int = 100_000,
+) -> Solution:
+    """v and q of a policy: probabilities [S, A], actions [S], or "random".
+
+    `method` is how: by sweeps in an order, from v = 0, until the error is at most `tolerance` (gamma = 1: until no
+    value changes by more), or "linear": by solving v = r + gamma P v. Raises BadInput for a policy that is none, a
+    discount outside [0, 1] and, where it is 1, a policy under which episodes need not end.
+    """
+    probability = _policy(mdp, policy)
+    _check(mdp, discount, probability)
+    tables = _tables(mdp, jnp.float32(discount))
+    of_policy = tables.of(probability)
+    if method == "linear":
+        v, iterations, done = _solve_exactly(mdp, probability, discount), 1, True
+    else:
+        v, iterations, done = _sweeps(of_policy, _order(method), discount, tolerance, max_iterations)
+    return _solution(tables, v, probability, of_policy(v)[0], discount, iterations, done)
+
+
+def improve(mdp: FiniteMDP, v: Float[Array, "S"], discount: float) -> Float[Array, "S A"]:
+    """The policy that is greedy for v: one action in each state, the first of the best."""
+    return _greedy(action_values(mdp, v, discount))
+
+
+def policy_iteration(
+    mdp: FiniteMDP,
+    discount: float,
+    *,
+    evaluation: Order | Literal["linear"] = "linear",
+    tolerance: float = 1e-5,
+    max_iterations: int = 1_000,
+) -> Solution:
+    """The best policy, by evaluating and improving in turns until none of its actions changes (Howard 1960).
+
+    From the policy that is greedy for v = 0 (gamma = 1: from one by which every episode ends). An action changes only
+    for one that is better by more than rounding.
+    """
+    _check(mdp, discount, None)
+    policy = _proper_policy(mdp) if discount == 1 else improve(mdp, jnp.zeros(mdp.num_states), discount)
+    tables, improvements = _tables(mdp, jnp.float32(discount)), 0
+    while True:
+        found = evaluate(mdp, policy, discount, method=evaluation, tolerance=tolerance)
+        best, kept = found.q.max(-1), (found.q * policy).sum(-1)
+        better = best - kept > 1e-6 * (1.0 + jnp.abs(best))
+        done = not better.any()
+        if done or improvements == max_iterations:
+            return _solution(tables, found.v, policy, best, discount, improvements, done)
+        policy = jnp.where(better[:, None], _greedy(found.q), policy)
+        improvements += 1
+
+
+def generalized_policy_iteration(
+    mdp: FiniteMDP, discount: float, sweeps: int, *, tolerance: float = 1e-5, max_iterations: int = 100_000
+) -> Solution:
+    """The best policy, by `sweeps` synchronous sweeps of evaluation between two improvements (Puterman & Shin 1978).
+
+    One sweep is value iteration; many are policy iteration. Raises BadInput as `value_iteration`, or for less than one.
+    """
+    if sweeps < 1:
+        raise BadInput(f"sweeps must be at least 1, not {sweeps}")
+    _check(mdp, discount, None)
+    tables = _tables(mdp, jnp.float32(discount))
+    v, iterations, done = _improve_and_sweep(tables, sweeps, *_stop(discount, tolerance, max_iterations))
+    q = tables(v)
+    return _solution(tables, v, _greedy(q.T), q.max(0), discount, int(iterations), bool(done))
+
+
+def value_iteration(
+    mdp: FiniteMDP,
+    discount: float,
+    *,
+    order: Order = "jacobi",
+    tolerance: float = 1e-5,
+    max_iterations: int = 100_000,
+) -> Solution:
+    """The best policy and its values, by Bellman's optimality backup (Bellman 1957).
+
+    Raises BadInput for a discount outside [0, 1] and, where it is 1, for a state from which no policy ends an episode.
+    """
+    _check(mdp, discount, None)
+    tables = _tables(mdp, jnp.float32(discount))
+    v, iterations, done = _sweeps(tables, _order(order), discount, tolerance, max_iterations)
+    q = tables(v)
+    return _solution(tables, v, _greedy(q.T), q.max(0), discount, iterations, done)
+
+
+def soft_value_iteration(
+    mdp: FiniteMDP, discount: float, temperature: float, *, tolerance: float = 1e-5, max_iterations: int = 100_000
+) -> Solution:
+    """The best policy where entropy is rewarded too: r + tau H(pi(. | s)); pi = softmax(q / tau) (Ziebart 2010).
+
+    q leaves out the entropy of the action that it is of, v holds it. Raises BadInput as `value_iteration`, or for a
+    temperature that is not positive.
+    """
+    if not temperature > 0:
+        raise BadInput(f"temperature must be positive, not {temperature}; without entropy: value_iteration")
+    _check(mdp, discount, None)
+    tables = _tables(mdp, jnp.float32(discount))
+    tau = jnp.float32(temperature)
+    v, iterations, done = _soft_sweeps(tables, tau, *_stop(discount, tolerance, max_iterations))
+    q = tables(v)
+    backed_up = tau * jax.nn.logsumexp(q / tau, axis=0)
+    return _solution(tables, v, jax.nn.softmax(q.T / tau), backed_up, discount, int(iterations), bool(done))
+
+
+class Improvements(NamedTuple):
+    """What `monotonic_policy_iteration` did, one number for each of I steps."""
+
+    policy: Float[Array, "S A"]  # the last
+    performance: Float[np.ndarray, "I"]  # eta: the expected discounted return from the start, before each step
+    kl: Float[np.ndarray, "I"]  # max_s KL(old, new) of each step
+    penalty: Float[np.ndarray, "I"]  # C
+
+
+def monotonic_policy_iteration(
+    mdp: FiniteMDP, discount: float, iterations: int, policy: Any = "random"
+) -> Improvements:
+    """Policy iteration with a guarantee at every step (Schulman et al. 2015, Algorithm 1).
+
+    pi <- argmax_pi' L(pi') - C max_s KL(pi(. | s), pi'(. | s)), C = 4 eps gamma / (1 - gamma)^2, eps = max |A(s, a)|,
+    L(pi') = eta + sum_s rho(s) sum_a pi'(a | s) A(s, a): eta never falls, and rises slowly, since C is large.
+
+    Solved exactly: under a limit on the greatest KL each state takes all of it, and its best policy is
+    pi'(a) ~ pi(a) / (nu - A(a)); so one number is searched for in each state, and one in all. Raises BadInput for a
+    discount of 1 (C would be infinite).
+    """
+    _check(mdp, discount, None)
+    if discount == 1:
+        raise BadInput(
+            "monotonic_policy_iteration needs a discount below 1: its penalty has 1 - discount below the line"
+        )
+    probability = _policy(mdp, policy)
+    rows = []
+    with jax.enable_x64(True):  # steps are small
+        tables, start, probability = _double((_tables(_double(mdp), jnp.float64(discount)), mdp.start, probability))
+        start, probability = start / start.sum(), probability / probability.sum(-1, keepdims=True)
+        for _ in range(iterations):
+            probability, *row = _monotonic_step(tables, start, probability, jnp.float64(discount))
+            rows.append([float(x) for x in row])
+        probability = probability.astype(jnp.float32)
+    performance, kl, penalty = np.array(rows, np.float64).reshape(-1, 3).T
+    return Improvements(probability, performance, kl, penalty)
+
+
+@jax.jit
+def _monotonic_step(tables: _Backup, start: Array, policy: Array, discount: Array) -> tuple[Array, ...]:
+    of_policy = tables.of(policy)
+    v = _solve(of_policy)
+    advantage = tables(v).T - v[:, None]
+    advantage -= (policy * advantage).sum(-1, keepdims=True)  # zero on average, also after rounding
+    visits = _solve_transposed(of_policy, start)
+    penalty = 4 * jnp.abs(advantage).max() * discount / (1 - discount) ** 2
+
+    def gain(log_limit: Array) -> tuple[Array, Array]:
+        limit = jnp.exp(log_limit)
+        new = jax.vmap(_best_within, (0, 0, None))(policy, advantage, limit)
+        return (visits * (new * advantage).sum(-1)).sum() - penalty * limit, new
+
+    # The gain is concave in the limit, so it has one peak in its logarithm too: golden-section search.
+    ratio = 0.5 * 5**0.5 - 0.5
+
+    def narrow(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        is_left = gain(left)[0] > gain(right)[0]
+        return jnp.where(is_left, low, left), jnp.where(is_left, right, high)
+
+    ends_of_search = (jnp.log(1e-14 * jnp.ones_like(penalty)), jnp.log(10.0 * jnp.ones_like(penalty)))
+    low, high = jax.lax.fori_loop(0, 50, narrow, ends_of_search)
+    best, new = gain((low + high) / 2)
+    new = jnp.where(best > 0, new, policy)
+    divergence = (policy * (jnp.log(policy) - jnp.log(new))).sum(-1, where=policy > 0)
+    return new, start @ v, divergence.max(), penalty
+
+
+def _best_within(policy: Float[Array, "A"], advantage: Float[Array, "A"], limit: Float[Array, ""]) -> Float[Array, "A"]:
+    """argmax_p p . advantage, subject to KL(policy, p) <= limit: policy / (nu - advantage), normalised."""
+    top = jnp.where(policy > 0, advantage, -jnp.inf).max()
+    scale = jnp.maximum(top - jnp.where(policy > 0, advantage, jnp.inf).min(), 1e-30)
+
+    def candidate(log_gap: Array) -> Array:
+        unnormalized = policy / (scale * jnp.exp(log_gap) + (top - advantage))
+        unnormalized = jnp.where(policy > 0, unnormalized, 0.0)
+        new = unnormalized / unnormalized.sum()
+        return jnp.where(policy > 0, jnp.maximum(new, 1e-30), 0.0)  # what was possible stays so: KL is finite
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        p = candidate(middle)
+        divergence = (policy * (jnp.log(policy) - jnp.log(p))).sum(where=policy > 0)
+        return jnp.where(divergence > limit, middle, low), jnp.where(divergence > limit, high, middle)
+
+    _, high = jax.lax.fori_loop(0, 60, halve, (-40.0 * jnp.ones_like(limit), 40.0 * jnp.ones_like(limit)))
+    return candidate(high)
+
+
+# The loops. Each ends when no value changes by more than `enough`, or by more than rounding does.
+
+
+def _stop(discount: float, tolerance: float, max_iterations: int) -> tuple[Array, Array]:
+    """The change up to which the error is at most `tolerance`: |v_k - v| <= gamma / (1 - gamma) |v_k - v_k-1|."""
+    if not tolerance >= 0:
+        raise BadInput(f"tolerance must be at least 0, not {tolerance}")
+    if max_iterations < 1:
+        raise BadInput(f"max_iterations must be at least 1, not {max_iterations}")
+    enough = tolerance if discount in (0, 1) else tolerance * (1 - discount) / discount
+    return jnp.float32(enough), jnp.int32(max_iterations)
+
+
+def _until_still(sweep: Any, v: Array, enough: Array, max_iterations: Array) -> tuple[Array, Array, Array]:
+    """(v, sweeps, whether it stood still at the end)."""
+
+    def goes_on(carry: tuple[Array, Array, Array]) -> Array:
+        v, change, count = carry
+        return (change > jnp.maximum(enough, 4e-7 * jnp.abs(v).max())) & (count < max_iterations)
+
+    def once(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        v, _, count = carry
+        new = sweep(v, count)
+        return new, jnp.abs(new - v).max(), count + 1
+
+    v, change, count = jax.lax.while_loop(goes_on, once, (v, jnp.float32(jnp.inf), jnp.int32(0)))
+    return v, count, change <= jnp.maximum(enough, 4e-7 * jnp.abs(v).max())
+
+
+def _sweeps(
+    tables: _Backup, order: Order, discount: float, tolerance: float, max_iterations: int
+) -> tuple[Array, int, bool]:
+    v, count, done = _sweep_until_still(tables, order, *_stop(discount, tolerance, max_iterations))
+    return v, int(count), bool(done)
+
+
+@partial(jax.jit, static_argnums=1)
+def _sweep_until_still(
+    tables: _Backup, order: Order, enough: Array, max_iterations: Array
+) -> tuple[Array, Array, Array]:
+    num_states = tables.reward.shape[-1]
+    numbers = jnp.arange(num_states)
+
+    def sweep(v: Array, count: Array) -> Array:
+        if order == "jacobi":
+            return tables(v).max(0)
+        if order == "random":
+            states = jax.random.permutation(jax.random.fold_in(jax.random.key(0), count), num_states)
+        elif order == "prioritized":
+            states = jnp.argsort(-jnp.abs(tables(v).max(0) - v))
+        else:
+            states = numbers
+
+        def back_up(i: Array, v: Array) -> Array:
+            s = states[i]
+            q = tables.reward[:, s] + (tables.weight[:, :, s] * v[tables.successor[:, :, s]]).sum(0)
+            return v.at[s].set(q.max())
+
+        return jax.lax.fori_loop(0, num_states, back_up, v)
+
+    return _until_still(sweep, jnp.zeros(num_states), enough, max_iterations)
+
+
+@partial(jax.jit, static_argnums=1)
+def _improve_and_sweep(
+    tables: _Backup, sweeps: int, enough: Array, max_iterations: Array
+) -> tuple[Array, Array, Array]:
+    def improve_and_sweep(v: Array, _: Array) -> Array:
+        q = tables(v)  # the first sweep: greedy for v, and one backup
+        chosen = q.argmax(0)[None]
+        take = lambda x: jnp.take_along_axis(x, jnp.broadcast_to(chosen, (*x.shape[:-2], 1, x.shape[-1])), -2)  # noqa: E731
+        of_policy = jax.tree.map(take, tables)
+        return jax.lax.fori_loop(0, sweeps - 1, lambda _, v: of_policy(v)[0], q.max(0))
+
+    return _until_still(improve_and_sweep, jnp.zeros(tables.reward.shape[-1]), enough, max_iterations)
+
+
+@jax.jit
+def _soft_sweeps(tables: _Backup, tau: Array, enough: Array, max_iterations: Array) -> tuple[Array, Array, Array]:
+    sweep = lambda v, _: tau * jax.nn.logsumexp(tables(v) / tau, axis=0)  # noqa: E731
+    return _until_still(sweep, jnp.zeros(tables.reward.shape[-1]), enough, max_iterations)
+
+
+def _solve_exactly(mdp: FiniteMDP, policy: Float[Array, "S A"], discount: float) -> Float[Array, "S"]:
+    """`_solve` in float64, where its matrix is written out: sums over many outcomes lose digits."""
+    if mdp.num_states > DENSE:
+        return _solve(_tables(mdp, jnp.float32(discount)).of(policy))
+    with jax.enable_x64(True):
+        tables = _tables(_double(mdp), jnp.float64(discount)).of(_double(policy))
+        return _solve(tables).astype(jnp.float32)
+
+
+def _double(tree: Any) -> Any:
+    """Real numbers in float64, for `jax.enable_x64`."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if x.dtype == jnp.float32 else x, tree)
+
+
+@jax.jit
+def _solve(of_policy: _Backup) -> Float[Array, "S"]:
+    """v = r + gamma P v."""
+    (reward,) = of_policy.reward
+    if len(reward) <= DENSE:
+        return jnp.linalg.solve(_system(of_policy), reward)
+    return jax.scipy.sparse.linalg.bicgstab(lambda v: v - (of_policy(v)[0] - reward), reward, tol=1e-7, maxiter=10_000)[
+        0
+    ]
+
+
+def _solve_transposed(of_policy: _Backup, start: Array) -> Float[Array, "S"]:
+    """rho = start + gamma P^T rho: discounted visits of each state."""
+    if len(start) <= DENSE:
+        return jnp.linalg.solve(_system(of_policy).T, start)
+    (reward,) = of_policy.reward
+    back = jax.linear_transpose(lambda v: v - (of_policy(v)[0] - reward), start)
+    return jax.scipy.sparse.linalg.bicgstab(lambda rho: back(rho)[0], start, tol=1e-7, maxiter=10_000)[0]
+
+
+def _system(of_policy: _Backup) -> Float[Array, "S S"]:
+    """I - gamma P."""
+    num_states, dtype = of_policy.reward.shape[-1], of_policy.reward.dtype
+    here = jnp.broadcast_to(jnp.arange(num_states), of_policy.weight.shape)
+    return jnp.eye(num_states, dtype=dtype).at[here, of_policy.successor].add(-of_policy.weight)
+
+
+def _solution(
+    tables: _Backup, v: Array, policy: Array, backed_up: Array, discount: float, iterations: int, done: bool
+) -> Solution:
+    """With the bound |v - v*| <= |v - T v| / (1 - gamma), T v being `backed_up`."""
+    error = float(jnp.abs(backed_up - v).max())
+    return Solution(v, tables(v).T, policy, iterations, error / (1 - discount) if discount < 1 else np.inf, done)
+
+
+def _greedy(q: Float[Array, "S A"]) -> Float[Array, "S A"]:
+    return jax.nn.one_hot(q.argmax(-1), q.shape[-1])
+
+
+def _order(order: str) -> Any:
+    if order not in get_args(Order):
+        raise BadInput(f"unknown order of sweeps {order!r}; choose one of {', '.join(get_args(Order))}")
+    return order
+
+
+def _policy(mdp: FiniteMDP, policy: Any) -> Float[Array, "S A"]:
+    """As probabilities. Raises BadInput if it is no policy of this MDP."""
+    shape = (mdp.num_states, mdp.num_actions)
+    if isinstance(policy, str):
+        if policy != "random":
+            raise BadInput(f"a policy is a table of probabilities, an array of actions or 'random', not {policy!r}")
+        return jnp.full(shape, 1.0 / mdp.num_actions)
+    table = np.asarray(policy)
+    if table.shape == shape[:1] and table.dtype.kind in "iu":
+        if table.min() < 0 or table.max() >= shape[1]:
+            raise BadInput(f"the policy's actions must be 0 to {shape[1] - 1}, not {table.min()} to {table.max()}")
+        return jax.nn.one_hot(jnp.asarray(table), shape[1])
+    if table.shape != shape:
+        raise BadInput(f"a policy of this MDP has the shape {shape} or {shape[:1]} (actions), not {table.shape}")
+    table = table.astype(np.float64)
+    wrong = ~((np.abs(table.sum(-1) - 1) <= 1e-5) & (table >= 0).all(-1))  # `not ...`: a NaN must not pass
+    if wrong.any():
+        raise BadInput(f"the policy's probabilities in state {int(np.flatnonzero(wrong)[0])} are no distribution")
+    return jnp.asarray(table, jnp.float32)
+
+
+def _check(mdp: FiniteMDP, discount: float, policy: Float[Array, "S A"] | None) -> None:
+    """Raises BadInput for a discount outside [0, 1] or, where it is 1, episodes that need not end."""
+    if not 0 <= discount <= 1:
+        raise BadInput(f"discount must be in [0, 1], not {discount}")
+    if discount == 1:
+        stuck = np.flatnonzero(~ends(mdp, policy))
+        if len(stuck):
+            whose = "no policy ends" if policy is None else "this policy does not end"
+            raise BadInput(
+                f"with discount 1 every episode must end, but from {len(stuck)} of {mdp.num_states} states, such as "
+                f"state {stuck[0]}, {whose} it; give a discount below 1"
+            )
+
+
+def ends(mdp: FiniteMDP, policy: Float[Array, "S A"] | None = None) -> Bool[np.ndarray, "S"]:
+    """From which states an episode can end: under a policy, or (by default) under some policy.
+
+    Where it can from every state, it does with probability 1, sooner or later (under some policy). A state that only
+    leads to itself, without reward, counts as an end.
+    """
+    return _steps_to_the_end(mdp, policy) < np.inf
+
+
+def _steps_to_the_end(mdp: FiniteMDP, policy: Float[Array, "S A"] | None = None) -> Float[np.ndarray, "S"]:
+    """The least number of steps after which an episode can be over; infinite where it never is."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import dijkstra
+
+    size = mdp.num_states
+    possible = np.asarray(mdp.probability) > 0
+    if policy is not None:
+        possible = possible & (np.asarray(policy) > 0)[..., None]
+    state, action, outcome = np.nonzero(possible)
+    there = np.asarray(mdp.next_state)[state, action, outcome]
+    over = np.asarray(mdp.terminated)[state, action, outcome]
+    idle = (there == state) & (np.asarray(mdp.reward)[state, action, outcome] == 0)
+    leaves = np.bincount(state[~idle], minlength=size) > 0
+    there = np.where(over, size, there)  # one more state: the end
+    state, there = np.append(state, np.flatnonzero(~leaves)), np.append(there, np.full((~leaves).sum(), size))
+    graph = csr_matrix((np.ones(len(state)), (there, state)), shape=(size + 1, size + 1))
+    graph.data[:] = 1.0
+    return dijkstra(graph, indices=size, unweighted=True)[:size]
+
+
+def _proper_policy(mdp: FiniteMDP) -> Float[Array, "S A"]:
+    """In each state an action that may bring the end one step nearer, so that every episode ends."""
+    steps = np.append(_steps_to_the_end(mdp), 0.0)
+    there = np.where(np.asarray(mdp.terminated), mdp.num_states, np.asarray(mdp.next_state))
+    nearest = np.where(np.asarray(mdp.probability) > 0, steps[there], np.inf).min(-1)
+    return jax.nn.one_hot(jnp.asarray(nearest.argmin(-1)), mdp.num_actions)
