@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 HELP = """\
 usage: parnassus COMMAND ...
@@ -25,6 +25,8 @@ usage: parnassus COMMAND ...
   resume DIR [--steps N]         go on with a run that was stopped, or plan more steps
   evaluate DIR [--episodes 100]  full episodes without exploration; --json for programs
   plot DIR [DIR ...]             learning curves to a PNG
+  solve ENVIRONMENT              values and policy of a finite world by dynamic programming
+      --method value-iteration   or policy-iteration, ...; --output FILE.png draws them
   list algorithms|environments   what there is
 
   --version                      print the version
@@ -75,6 +77,23 @@ class PlotOptions:
     """What `plot` takes."""
 
     output: str | None = None  # the PNG; by default curve.png in the (first) run directory
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """What `solve` takes."""
+
+    method: Literal[
+        "value-iteration", "policy-iteration", "generalized-policy-iteration", "soft-value-iteration", "evaluation"
+    ] = "value-iteration"  # evaluation is that of the random policy
+    discount: float | None = None  # gamma, of future rewards; by default the textbook's for this world, else 0.99
+    order: Literal["jacobi", "gauss-seidel", "random", "prioritized"] = "jacobi"  # in which a sweep backs states up
+    sweeps: int = 5  # of evaluation between two improvements, in generalized policy iteration
+    temperature: float = 0.1  # of the entropy, in soft value iteration
+    tolerance: float = 1e-5  # how far from the truth values may be
+    max_iterations: int = 100_000  # sweeps (or improvements) at most
+    output: str | None = None  # a PNG to draw values and policy in
+    json: bool = False  # print JSON
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -217,6 +236,28 @@ def _plot(arguments: list[str]) -> None:
     print(plot(directories, values["output"]))
 
 
+def _solve(arguments: list[str]) -> None:
+    from parnassus.options import flatten, parse
+    from parnassus.types import BadInput
+
+    names, values = parse("parnassus solve ENVIRONMENT", flatten(SolveOptions()), arguments, positional=1)
+    if not names:
+        raise BadInput("solve needs an environment: parnassus solve FrozenLake-v1 --method value-iteration")
+    output, as_json = values.pop("output"), values.pop("json")
+
+    from parnassus import solving
+    from parnassus.plotting import check_name
+
+    if output is not None:
+        check_name(output)
+    solved = solving.solve(names[0], **values)
+    print(solving.to_json(solved) if as_json else solving.to_text(solved))
+    if output is not None:
+        path = solving.draw(solved, output)
+        if not as_json:
+            print(path)
+
+
 def _list(arguments: list[str]) -> None:
     from parnassus.options import parse
     from parnassus.types import BadInput
@@ -242,6 +283,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "resume": _resume,
     "evaluate": _evaluate,
     "plot": _plot,
+    "solve": _solve,
     "list": _list,
 }
 

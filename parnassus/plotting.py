@@ -45,19 +45,37 @@ def plot(directories: Sequence[str | Path], output: str | Path | None = None) ->
     Runs of the same algorithm on the same environment are seeds of one curve; a directory of several seeds stands for
     all of them. Raises BadInput if a directory is no run, if a run has no finished episode, or without matplotlib.
     """
-    path = Path(output) if output is not None else Path(directories[0]) / "curve.png"
-    if path.suffix.lower() != ".png":
-        raise BadInput(f"the picture is a PNG, so its name must end in .png, not {path.name!r}")
+    path = check_name(output if output is not None else Path(directories[0]) / "curve.png")
     curves = read_curves([Path(directory) for directory in directories])
+    figure = new_figure((6.0, 3.8))
+    _draw(figure.add_subplot(), curves)
+    return save(figure, path)
+
+
+def new_figure(size: tuple[float, float]) -> Any:
+    """An empty figure of so many inches. Raises BadInput without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise BadInput('plots need matplotlib: pip install "parnassus[plot]"') from error
     # No pyplot: it keeps state, and may look for a screen.
-    figure = Figure(figsize=(6.0, 3.8), dpi=200, layout="constrained")
+    figure = Figure(figsize=size, dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
-    _draw(figure.add_subplot(), curves)
+    return figure
+
+
+def check_name(output: str | Path) -> Path:
+    """The path of a picture. Raises BadInput if it is not one of a PNG."""
+    path = Path(output)
+    if path.suffix.lower() != ".png":
+        raise BadInput(f"the picture is a PNG, so its name must end in .png, not {path.name!r}")
+    return path
+
+
+def save(figure: Any, output: str | Path) -> Path:
+    """Write a figure; its directory is made. Raises BadInput if the name is not one of a PNG."""
+    path = check_name(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

@@ -26,6 +26,7 @@ FLOORS = [
     {"training", "evaluation", "analysis", "dynamic_programming"},
     {"checkpoint", "tracking", "interrupts", "presets", "configuration", "policy"},
     {"run", "options", "plotting", "distributed"},
+    {"solving"},
     {"cli", "__main__"},
 ]
 ALLOWED = {

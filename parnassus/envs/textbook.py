@@ -291,6 +291,8 @@ WORLDS: dict[str, Callable[..., FiniteMDP]] = {
     "Blackjack": blackjack,
 }
 
+DISCOUNTS = {**dict.fromkeys(WORLDS, 1.0), "GridWorld5x5": 0.9, "CarRental": 0.9, "DynaMaze": 0.95}  # the book's
+
 GRIDS: dict[str, Grid] = {
     "GridWorld4x4": Grid(4, 4, _arrows(FOUR)),
     "GridWorld5x5": Grid(5, 5, _arrows(FOUR)),
