@@ -23,19 +23,32 @@ if TYPE_CHECKING:
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
     from parnassus.algorithms.ddpg import DDPG as DDPG
     from parnassus.algorithms.double_q import DoubleQ as DoubleQ
+    from parnassus.algorithms.double_q_learning import DoubleQLearning as DoubleQLearning
     from parnassus.algorithms.dpg import DPG as DPG
     from parnassus.algorithms.dqn import DQN as DQN
+    from parnassus.algorithms.dyna_q import DynaQ as DynaQ
+    from parnassus.algorithms.expected_sarsa import ExpectedSARSA as ExpectedSARSA
+    from parnassus.algorithms.monte_carlo_control import MonteCarloControl as MonteCarloControl
+    from parnassus.algorithms.monte_carlo_prediction import MonteCarloPrediction as MonteCarloPrediction
     from parnassus.algorithms.npg import NPG as NPG
+    from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo as OffPolicyMonteCarlo
     from parnassus.algorithms.ppo import PPO as PPO
+    from parnassus.algorithms.prioritized_sweeping import PrioritizedSweeping as PrioritizedSweeping
     from parnassus.algorithms.q_actor_critic import QActorCritic as QActorCritic
     from parnassus.algorithms.q_learning import QLearning as QLearning
     from parnassus.algorithms.reinforce import REINFORCE as REINFORCE
     from parnassus.algorithms.sac import SAC as SAC
     from parnassus.algorithms.sac_discrete import DiscreteSAC as DiscreteSAC
+    from parnassus.algorithms.sarsa import SARSA as SARSA
+    from parnassus.algorithms.sarsa_lambda import SARSALambda as SARSALambda
     from parnassus.algorithms.td3 import TD3 as TD3
     from parnassus.algorithms.td_actor_critic import TDActorCritic as TDActorCritic
+    from parnassus.algorithms.td_lambda import TDLambda as TDLambda
+    from parnassus.algorithms.td_prediction import TDPrediction as TDPrediction
+    from parnassus.algorithms.tree_backup import TreeBackup as TreeBackup
     from parnassus.algorithms.trpo import TRPO as TRPO
     from parnassus.algorithms.vpg import VPG as VPG
+    from parnassus.envs.mdp import FiniteMDP as FiniteMDP
     from parnassus.evaluation import evaluate as evaluate
     from parnassus.exploration import GaussianNoise as GaussianNoise
     from parnassus.exploration import OrnsteinUhlenbeck as OrnsteinUhlenbeck
@@ -82,9 +95,22 @@ _HOME = {
     "TD3": "algorithms.td3",
     "TDActorCritic": "algorithms.td_actor_critic",
     "TRPO": "algorithms.trpo",
+    "DoubleQLearning": "algorithms.double_q_learning",
+    "DynaQ": "algorithms.dyna_q",
+    "ExpectedSARSA": "algorithms.expected_sarsa",
+    "MonteCarloControl": "algorithms.monte_carlo_control",
+    "MonteCarloPrediction": "algorithms.monte_carlo_prediction",
+    "OffPolicyMonteCarlo": "algorithms.off_policy_monte_carlo",
+    "PrioritizedSweeping": "algorithms.prioritized_sweeping",
+    "SARSA": "algorithms.sarsa",
+    "SARSALambda": "algorithms.sarsa_lambda",
+    "TDLambda": "algorithms.td_lambda",
+    "TDPrediction": "algorithms.td_prediction",
+    "TreeBackup": "algorithms.tree_backup",
     "VPG": "algorithms.vpg",
     **dict.fromkeys(["GAE", "NStep", "RewardsToGo", "TD"], "advantages"),
     "evaluate": "evaluation",
+    "FiniteMDP": "envs.mdp",
     **dict.fromkeys(["GaussianNoise", "OrnsteinUhlenbeck"], "exploration"),
     **dict.fromkeys(["AdaptiveKL", "Clip", "FixedKL", "Unclipped"], "objectives"),
     "KFAC": "kfac",

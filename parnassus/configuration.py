@@ -24,6 +24,7 @@ from parnassus.types import Algorithm, BadInput
 
 FORMAT = 1  # raise it when the meaning of config.json changes
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnax", "envpool", "mujoco")
+_ARRAY = "array"  # the key under which float32 tables keep their numbers
 _UNNAMEABLE = "object"  # the key under which a value that JSON cannot hold keeps its repr, for people to read
 
 
@@ -138,6 +139,8 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, tuple | list):
         return [encode(part) for part in value]
+    if isinstance(value, np.ndarray | jax.Array) and value.dtype == np.float32:
+        return {_ARRAY: value.tolist()}
     if type(value).__name__ in PARTS and type(value) is part_class(type(value).__name__):
         return {type(value).__name__: encode_fields(value)}
     return {_UNNAMEABLE: repr(value)}
@@ -186,10 +189,19 @@ def _decode(value: Any, annotation: Any, where: str) -> Any:
         if len(value) != 1:
             raise BadInput(f"config.json is broken: {where} is {value!r}")
         ((name, fields),) = value.items()
+        if name == _ARRAY:
+            return _decode_array(fields, where)
         value = _build(part_class(name), fields, f"{where}.{name}")
     if not fits(value, annotation):
         raise BadInput(f"config.json is broken: {where} cannot be {value!r}")
     return value
+
+
+def _decode_array(numbers: Any, where: str) -> Any:
+    try:
+        return jax.numpy.asarray(np.array(numbers, np.float32))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"config.json is broken: {where} is no table of numbers") from error
 
 
 def members(annotation: Any) -> tuple[Any, ...]:

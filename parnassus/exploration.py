@@ -9,7 +9,7 @@ from parnassus.types import Fraction, Key, Memory, NonNegative, Spec, pytree
 
 
 def epsilon_greedy(
-    key: Key, values: Float[Array, "*batch A"], epsilon: float | Float[Array, ""]
+    key: Key, values: Float[Array, "*batch A"], epsilon: float | Float[Array, ""] | Float[Array, "*batch"]
 ) -> Int[Array, "*batch"]:
     """With probability epsilon a uniform action, else an action of greatest value, ties broken uniformly.
 

@@ -60,8 +60,8 @@ class Transition(NamedTuple):
     extras: Mapping[str, Tree]  # what `act` wants `learn` to see, e.g. {"log_prob": ...}
 
     @property
-    def done(self) -> Bool[Any, "T N"]:
-        """[T, N]: the episode ended here, for either reason."""
+    def done(self) -> Bool[Any, "*batch"]:
+        """[T, N], or [N] of one time step: the episode ended here, for either reason."""
         return self.terminated | self.truncated
 
 

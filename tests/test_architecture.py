@@ -18,6 +18,7 @@ FLOORS = [
     {"distributions", "returns", "schedules", "normalization", "replay", "exploration"},
     {"encoding", "networks"},
     {"actor_critic", "off_policy", "frame_replay", "advantages", "second_order", "kfac", "importance", "objectives"},
+    {"tabular"},
     {"rollout"},
     {"planning", "world_models"},
     {"algorithms"},
