@@ -14,6 +14,7 @@ from parnassus import configuration
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.sac import SAC
+from parnassus.algorithms.td_prediction import TDPrediction
 from parnassus.objectives import AdaptiveKL, Clip, FixedKL, Unclipped
 from parnassus.presets import algorithm_name
 from parnassus.schedules import Linear
@@ -47,8 +48,17 @@ def test_numbers_of_other_kinds():
     assert configuration.encode(np.float32(0.5)) == 0.5
     assert configuration.encode(jnp.float32(0.5)) == 0.5
     assert configuration.encode(np.int64(3)) == 3
-    assert configuration.is_opaque(configuration.encode(jnp.zeros(3)))
+    assert configuration.is_opaque(configuration.encode(jnp.zeros(3, int)))
     assert configuration.is_opaque(configuration.encode(print))
+
+
+def test_tables_keep_their_numbers():
+    policy = jnp.array([[0.1, 0.9], [1 / 3, 2 / 3]])
+    algorithm = through_json(TDPrediction(policy=policy))
+    assert (algorithm.policy == policy).all() and algorithm.policy.dtype == policy.dtype
+    fields = {**configuration.encode_fields(TDPrediction()), "policy": {"array": [[0.5], "x"]}}
+    with pytest.raises(BadInput, match="policy is no table of numbers"):
+        configuration.decode_algorithm({"algorithm": "td-prediction", "hyperparameters": fields})
 
 
 class Clip2(Clip):

@@ -19,17 +19,29 @@ from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ddpg import DDPG
 from parnassus.algorithms.double_q import DoubleQ
+from parnassus.algorithms.double_q_learning import DoubleQLearning
 from parnassus.algorithms.dpg import DPG
 from parnassus.algorithms.dqn import DQN
+from parnassus.algorithms.dyna_q import DynaQ
+from parnassus.algorithms.expected_sarsa import ExpectedSARSA
+from parnassus.algorithms.monte_carlo_control import MonteCarloControl
+from parnassus.algorithms.monte_carlo_prediction import MonteCarloPrediction
 from parnassus.algorithms.npg import NPG
+from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo
 from parnassus.algorithms.ppo import PPO
+from parnassus.algorithms.prioritized_sweeping import PrioritizedSweeping
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
 from parnassus.algorithms.sac_discrete import DiscreteSAC
+from parnassus.algorithms.sarsa import SARSA
+from parnassus.algorithms.sarsa_lambda import SARSALambda
 from parnassus.algorithms.td3 import TD3
 from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.td_lambda import TDLambda
+from parnassus.algorithms.td_prediction import TDPrediction
+from parnassus.algorithms.tree_backup import TreeBackup
 from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector, ScanCollector
@@ -118,8 +130,23 @@ ALGORITHMS: dict[str, Any] = {
     "double-q": DoubleQ(**OFF_POLICY),
     "td3": TD3(**OFF_POLICY, noise=GaussianNoise(Linear(0.2, 0.1))),
     "sac-discrete": DiscreteSAC(**OFF_POLICY, num_updates=2, normalize_observations=True),
-    "q-learning": QLearning(num_steps=2),
 }
+TABULAR: dict[str, Any] = {
+    "q-learning": QLearning(num_steps=2),
+    "double-q-learning": DoubleQLearning(num_steps=2),
+    "sarsa": SARSA(n=3),
+    "expected-sarsa": ExpectedSARSA(num_steps=2, learning_rate=Linear(0.5)),
+    "sarsa-lambda": SARSALambda(num_steps=2),
+    "tree-backup": TreeBackup(n=2, num_steps=2),
+    "td-prediction": TDPrediction(n=3, num_steps=2),
+    "td-lambda": TDLambda(num_steps=2),
+    "monte-carlo": MonteCarloControl(num_steps=2, longest=8),
+    "monte-carlo-prediction": MonteCarloPrediction(num_steps=2, longest=8, learning_rate=Linear(0.5)),
+    "off-policy-monte-carlo": OffPolicyMonteCarlo(num_steps=2, longest=8, epsilon=Linear(1.0, 0.1)),
+    "dyna-q": DynaQ(num_plans=2, num_steps=2, plus=True),
+    "prioritized-sweeping": PrioritizedSweeping(num_plans=2, num_steps=2),
+}
+ALGORITHMS |= TABULAR
 STEPS, CHUNK = 8, 2  # iterations in all, and in a chunk
 N = 4
 COMBINATIONS = [f"{name}/{kind}" for name in ALGORITHMS for kind in ("scan", "host")]
@@ -128,7 +155,7 @@ COMBINATIONS = [f"{name}/{kind}" for name in ALGORITHMS for kind in ("scan", "ho
 def make(combination: str) -> tuple[Any, Collector]:
     name, kind = combination.split("/")
     probe = Probe(
-        "endless", continuous=name in ("sac", "ppo", "dpg", "ddpg", "double-q", "td3"), tabular=name == "q-learning"
+        "endless", continuous=name in ("sac", "ppo", "dpg", "ddpg", "double-q", "td3"), tabular=name in TABULAR
     )
     if kind == "scan":
         return ALGORITHMS[name], ScanCollector(probe, N)

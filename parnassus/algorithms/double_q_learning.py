@@ -45,7 +45,7 @@ class DoubleQLearning:
 
     def behavior(self, learner: Learner) -> Behavior:
         """The tables' mean, and how far epsilon has come."""
-        return Behavior(learner.q.mean(0), learner.first_state, learner.progress)
+        return Behavior(learner.q.mean(-3), learner.first_state, learner.progress)
 
     def initial_memory(self, spec: Spec) -> tuple[()]:
         """None."""

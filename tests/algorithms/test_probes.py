@@ -15,17 +15,28 @@ from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
 from parnassus.algorithms.ddpg import DDPG
 from parnassus.algorithms.double_q import DoubleQ
+from parnassus.algorithms.double_q_learning import DoubleQLearning
 from parnassus.algorithms.dpg import DPG
 from parnassus.algorithms.dqn import DQN
+from parnassus.algorithms.dyna_q import DynaQ
+from parnassus.algorithms.expected_sarsa import ExpectedSARSA
+from parnassus.algorithms.monte_carlo_control import MonteCarloControl
 from parnassus.algorithms.npg import NPG
+from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo
 from parnassus.algorithms.ppo import PPO
+from parnassus.algorithms.prioritized_sweeping import PrioritizedSweeping
 from parnassus.algorithms.q_actor_critic import QActorCritic
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
 from parnassus.algorithms.sac_discrete import DiscreteSAC
+from parnassus.algorithms.sarsa import SARSA
+from parnassus.algorithms.sarsa_lambda import SARSALambda
 from parnassus.algorithms.td3 import TD3
 from parnassus.algorithms.td_actor_critic import TDActorCritic
+from parnassus.algorithms.td_lambda import TDLambda
+from parnassus.algorithms.td_prediction import TDPrediction
+from parnassus.algorithms.tree_backup import TreeBackup
 from parnassus.algorithms.trpo import TRPO
 from parnassus.algorithms.vpg import VPG
 from parnassus.collect import HostCollector, ScanCollector
@@ -120,8 +131,23 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
     "td-actor-critic": (TDActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "q-actor-critic": (QActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "advantage-actor-critic": (AdvantageActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
-    "q-learning": (QLearning(learning_rate=0.2, discount=GAMMA, num_steps=8), 4_000),
 }
+TABULAR: dict[str, Any] = {
+    "q-learning": QLearning(0.2, num_steps=8, discount=GAMMA),
+    "double-q-learning": DoubleQLearning(0.2, num_steps=8, discount=GAMMA, epsilon=0.5),
+    "sarsa": SARSA(0.2, n=3, discount=GAMMA),
+    "expected-sarsa": ExpectedSARSA(0.2, num_steps=8, discount=GAMMA),
+    "sarsa-lambda": SARSALambda(0.2, discount=GAMMA),
+    "tree-backup": TreeBackup(0.2, n=3, num_steps=8, discount=GAMMA),
+    "dyna-q": DynaQ(0.2, 2, discount=GAMMA),
+    "prioritized-sweeping": PrioritizedSweeping(0.2, discount=GAMMA),
+    "td-prediction": TDPrediction(0.05, n=3, discount=GAMMA),
+    "td-lambda": TDLambda(0.05, discount=GAMMA),
+    # Nothing is bootstrapped here: of values under time limits nothing is asked.
+    "monte-carlo": MonteCarloControl(num_steps=8, longest=10, discount=GAMMA),
+    "off-policy-monte-carlo": OffPolicyMonteCarlo(num_steps=8, longest=10, discount=GAMMA, epsilon=0.5),
+}
+SETTINGS |= {name: (algorithm, 4_000) for name, algorithm in TABULAR.items()}
 N = 4
 
 
@@ -150,8 +176,12 @@ def discrete_sac_value(algorithm: DiscreteSAC, learner: Any, observation: Any, k
     return learner.critics[0](encoded).max(-1)
 
 
-def q_value(algorithm: QLearning, learner: Any, observation: Any, key: Any) -> Any:
-    return learner.q[observation].max(-1)
+def q_value(algorithm: Any, learner: Any, observation: Any, key: Any) -> Any:
+    return algorithm.behavior(learner).q[observation].max(-1)
+
+
+def v_value(algorithm: Any, learner: Any, observation: Any, key: Any) -> Any:
+    return learner.v[observation]
 
 
 VALUE: dict[str, Callable] = {
@@ -162,7 +192,9 @@ VALUE: dict[str, Callable] = {
     "sac": sac_value,
     **dict.fromkeys(["dqn", "dqn-all", "ddpg", "double-q", "td3"], greedy_value),
     "sac-discrete": discrete_sac_value,
-    "q-learning": q_value,
+    **dict.fromkeys(["q-learning", "double-q-learning", "sarsa", "expected-sarsa", "sarsa-lambda"], q_value),
+    **dict.fromkeys(["tree-backup", "dyna-q", "prioritized-sweeping"], q_value),
+    **dict.fromkeys(["td-prediction", "td-lambda"], v_value),
 }
 VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
     "constant": (1.0, None),
@@ -175,7 +207,7 @@ VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
 
 def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
     return Probe(
-        kind, continuous=continuous or name in ("sac", "dpg", "ddpg", "double-q", "td3"), tabular=name == "q-learning"
+        kind, continuous=continuous or name in ("sac", "dpg", "ddpg", "double-q", "td3"), tabular=name in TABULAR
     )
 
 
@@ -244,7 +276,7 @@ ACTS_IN = [  # (algorithm, continuous actions)
     ("sac-discrete", False),
     ("dqn", False),
     ("dqn-all", False),
-    ("q-learning", False),
+    *[(name, False) for name in TABULAR if name not in ("td-prediction", "td-lambda")],
 ]
 
 
@@ -254,7 +286,10 @@ def test_actions(name: str, continuous: bool, kind: str) -> None:
     probe = make_probe(name, kind, continuous)
     algorithm, learner = train_on(name, probe, "scan")
     shown = probe.observe(jnp.arange(2))
-    behavior, memory = algorithm.behavior(learner), jnp.zeros(2, jnp.int32) if name == "reinforce" else ()
+    behavior, memory = (
+        algorithm.behavior(learner),
+        jnp.zeros(2, jnp.int32) if name in ("reinforce", "monte-carlo") else (),
+    )
     action, _, _ = algorithm.act(behavior, memory, shown, jax.random.key(0), False)
     if continuous:  # the policy acts in [-1, 1], which the environment's [-2, 2] is twice of
         wanted = {"action": [0.5], "conditional": [-0.5, 0.5]}[kind]
