@@ -18,6 +18,7 @@ SPEED = HERE / "results" / "speed.jsonl"
 STARTUP = HERE / "results" / "startup.jsonl"
 ARITHMETIC = HERE / "results" / "arithmetic.jsonl"
 LEARNING = HERE / "results" / "learning"
+TABULAR = HERE / "results" / "tabular"
 
 
 # Cores' worth of other processes, on average over a run, up to which the run counts as undisturbed.
@@ -310,6 +311,40 @@ def arithmetic_table(records: Sequence[dict]) -> str:
     return table(header, rows) + "\n\n" + footer
 
 
+def tabular_table(folder: Path = TABULAR) -> str:
+    """Every kept experiment with tables: what came out, beside what is expected."""
+    rows = []
+    for path in sorted(folder.glob("*.csv")):
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                mean, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+                error = float(row["expected_error"])
+                apart = abs(mean - float(row["expected"]))
+                # 95%, of the difference; and half a unit of the last digit that is told.
+                agrees = (
+                    apart <= 1.96 * ((high - low) ** 2 / 3.92**2 + error**2) ** 0.5 + last_digit(row["expected"]) / 2
+                )
+                told = f"{float(row['expected']):g}" + (f" ± {1.96 * error:.2g}" if error else "")
+                rows.append(
+                    [
+                        path.stem,
+                        row["setting"],
+                        row["runs"],
+                        f"{mean:.4g}",
+                        f"{low:.4g} to {high:.4g}" if low < high else "exact",
+                        told,
+                        "yes" if agrees else "**no**",
+                    ]
+                )
+    header = ("experiment", "setting", "runs", "mean", "95% interval", "expected", "agrees")
+    return table(header, rows) if rows else "Nothing measured yet."
+
+
+def last_digit(number: str) -> float:
+    """The unit of a decimal's last digit: 0.01 of "3.14"."""
+    return 10.0 ** -len(number.partition(".")[2])
+
+
 def between_markers(page: str, name: str, content: str) -> str:
     """The page with what stands between the markers of that name replaced. Raises ValueError without them."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -339,6 +374,7 @@ def write(page: Path = RESULTS_PAGE, readme: Path = HERE.parent / "README.md") -
     text = between_markers(text, "arithmetic", arithmetic_table(read_jsonl(ARITHMETIC)))
     text = between_markers(text, "learning", learning_table())
     text = between_markers(text, "milestones", milestone_table())
+    text = between_markers(text, "tabular", tabular_table())
     page.write_text(text)
     readme.write_text(between_markers(readme.read_text(), "benchmarks", readme_tables(read_jsonl(SPEED))))
 

@@ -12,8 +12,8 @@ from parnassus.tracking import read_columns
 from parnassus.types import BadInput
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; the dashes do it in black and white.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", "-.", ":")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
 _INK = "#333333"
 
 
@@ -120,7 +120,7 @@ def _on_common_steps(
 
 def _draw(axes: Any, curves: list[Curve]) -> None:
     for i, curve in enumerate(curves):
-        color, dash = _COLORS[i % len(_COLORS)], _DASHES[i % len(_DASHES)]
+        color, dash = COLORS[i % len(COLORS)], DASHES[i % len(DASHES)]
         marker = "o" if len(curve.steps) == 1 else None
         axes.plot(curve.steps, curve.center, dash, color=color, lw=1.6, marker=marker, label=_label(curve, curves))
         if curve.band is not None:

@@ -5,10 +5,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import parnassus as pa
-from benchmarks import learning, report, speed
+from benchmarks import learning, report, speed, tabular
 from benchmarks.tasks import (
     REJAX_PPO,
     SB3_A2C,
@@ -280,6 +281,35 @@ def test_the_startup_table_holds_measurements_against_limits():
     ]
     text = report.startup_table([{**a_record("startup", []), "rows": rows}])
     assert "| help | 0.50 s | 2 s | yes |" in text and "| x | 3.00 s | 2 s | **no** |" in text
+
+
+def test_the_tabular_table_holds_means_against_the_book(tmp_path: Path):
+    rows = [
+        tabular.Row("near", np.array([1.0, 2.0, 3.0]), 2.3),
+        tabular.Row("far", np.array([1.0, 1.1, 0.9]), 2.3),
+        tabular.Row("far, but who knows", np.array([1.0, 1.1, 0.9]), 2.3, 1.0),
+        tabular.Row("computed", np.array([0.74419]), 0.7442),
+    ]
+    tabular.write(tmp_path / "walk.csv", rows)
+    lines = report.tabular_table(tmp_path).splitlines()
+    assert lines[2] == "| walk | near | 3 | 2 | 0.8684 to 3.132 | 2.3 | yes |"
+    assert lines[3].endswith("| 2.3 | **no** |") and lines[4].endswith("| 2.3 ± 2 | yes |")
+    assert lines[5] == "| walk | computed | 1 | 0.7442 | exact | 0.7442 | yes |"
+
+
+def test_values_at_the_ends_of_episodes():
+    value, ended = np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([[0, 1, 0, 1]])
+    assert tabular.after_episodes(value, ended, 2).tolist() == [[2.0, 4.0]]
+    with pytest.raises(RuntimeError, match="only 2 of 3 episodes ended"):
+        tabular.after_episodes(value, ended, 3)
+
+
+@pytest.mark.reuses_keys
+def test_an_experiment_runs(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert tabular.main(["--experiment", "td-and-monte-carlo", "--runs", "2", "--output", str(tmp_path)]) == 0
+    assert "TD, step size 0.05, after 100 episodes" in capsys.readouterr().out
+    assert (tmp_path / "td-and-monte-carlo.png").exists()
+    assert "td-and-monte-carlo" in report.tabular_table(tmp_path)
 
 
 def test_the_arithmetic_table_holds_rates_against_the_limit():
