@@ -278,7 +278,14 @@ EXPERIMENTS: dict[str, Callable[[int], tuple[list[Row], Any]]] = {
     "blackjack": blackjack,
     "frozen-lake": frozen_lake,
 }
-DEFAULT_RUNS = dict.fromkeys(EXPERIMENTS, 200) | {"random-walk": 300, "td-and-monte-carlo": 300, "maze": 120}
+DEFAULT_RUNS = {
+    "random-walk": 300,
+    "td-and-monte-carlo": 300,
+    "cliff": 1_000,
+    "maze": 120,
+    "blackjack": 200,
+    "frozen-lake": 200,
+}
 
 
 def lines(
