@@ -58,3 +58,16 @@ def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / path).read_text()):
         if "://" not in target:
             assert (ROOT / path).parent.joinpath(target).exists(), target
+
+
+def test_the_page_of_tables_runs():
+    (block,) = python_blocks("docs/tabular.md")
+    names = {}
+    exec(compile(block, "docs/tabular.md", "exec"), names)
+    assert names["lake"].num_states == 16 and names["mine"].num_states == 3
+
+
+def test_pictures_of_the_pages_are_there():
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page.read_text()):
+            assert (page.parent / picture).exists(), f"{page.name} shows {picture}"
