@@ -14,6 +14,7 @@ states from the old values) or in place, state by state: in the order of their n
 drawn anew for each sweep ("random"), or by the size of their Bellman error, greatest first ("prioritized").
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -124,11 +125,11 @@ def policy_iteration(
 ) -> Solution:
     """The best policy, by evaluating and improving in turns until none of its actions changes (Howard 1960).
 
-    From the policy that is greedy for v = 0 (gamma = 1: from one by which every episode ends). An action changes only
-    for one that is better by more than rounding.
+    From the random policy, by which every episode ends where one can. An action changes only for one that is better by
+    more than rounding.
     """
     _check(mdp, discount, None)
-    policy = _proper_policy(mdp) if discount == 1 else improve(mdp, jnp.zeros(mdp.num_states), discount)
+    policy = _policy(mdp, "random")
     tables, improvements = _tables(mdp, jnp.float32(discount)), 0
     while True:
         found = evaluate(mdp, policy, discount, method=evaluation, tolerance=tolerance)
@@ -224,7 +225,9 @@ def monotonic_policy_iteration(
     probability = _policy(mdp, policy)
     rows = []
     with jax.enable_x64(True):  # steps are small
-        tables, start, probability = _double((_tables(_double(mdp), jnp.float64(discount)), mdp.start, probability))
+        tables, start, probability = _double(
+            (_tables(_normalized(_double(mdp)), jnp.float64(discount)), mdp.start, probability)
+        )
         start, probability = start / start.sum(), probability / probability.sum(-1, keepdims=True)
         for _ in range(iterations):
             probability, *row = _monotonic_step(tables, start, probability, jnp.float64(discount))
@@ -375,13 +378,18 @@ def _solve_exactly(mdp: FiniteMDP, policy: Float[Array, "S A"], discount: float)
     if mdp.num_states > DENSE:
         return _solve(_tables(mdp, jnp.float32(discount)).of(policy))
     with jax.enable_x64(True):
-        tables = _tables(_double(mdp), jnp.float64(discount)).of(_double(policy))
+        tables = _tables(_normalized(_double(mdp)), jnp.float64(discount)).of(_double(policy))
         return _solve(tables).astype(jnp.float32)
 
 
 def _double(tree: Any) -> Any:
     """Real numbers in float64, for `jax.enable_x64`."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if x.dtype == jnp.float32 else x, tree)
+
+
+def _normalized(mdp: FiniteMDP) -> FiniteMDP:
+    """With distributions that sum to 1 in float64 too: a little that is missing would end long episodes early."""
+    return dataclasses.replace(mdp, probability=mdp.probability / mdp.probability.sum(-1, keepdims=True))
 
 
 @jax.jit
@@ -470,13 +478,8 @@ def ends(mdp: FiniteMDP, policy: Float[Array, "S A"] | None = None) -> Bool[np.n
     Where it can from every state, it does with probability 1, sooner or later (under some policy). A state that only
     leads to itself, without reward, counts as an end.
     """
-    return _steps_to_the_end(mdp, policy) < np.inf
-
-
-def _steps_to_the_end(mdp: FiniteMDP, policy: Float[Array, "S A"] | None = None) -> Float[np.ndarray, "S"]:
-    """The least number of steps after which an episode can be over; infinite where it never is."""
     from scipy.sparse import csr_matrix
-    from scipy.sparse.csgraph import dijkstra
+    from scipy.sparse.csgraph import breadth_first_order
 
     size = mdp.num_states
     possible = np.asarray(mdp.probability) > 0
@@ -486,17 +489,10 @@ def _steps_to_the_end(mdp: FiniteMDP, policy: Float[Array, "S A"] | None = None)
     there = np.asarray(mdp.next_state)[state, action, outcome]
     over = np.asarray(mdp.terminated)[state, action, outcome]
     idle = (there == state) & (np.asarray(mdp.reward)[state, action, outcome] == 0)
-    leaves = np.bincount(state[~idle], minlength=size) > 0
+    stays = np.flatnonzero(np.bincount(state[~idle], minlength=size) == 0)
     there = np.where(over, size, there)  # one more state: the end
-    state, there = np.append(state, np.flatnonzero(~leaves)), np.append(there, np.full((~leaves).sum(), size))
-    graph = csr_matrix((np.ones(len(state)), (there, state)), shape=(size + 1, size + 1))
-    graph.data[:] = 1.0
-    return dijkstra(graph, indices=size, unweighted=True)[:size]
-
-
-def _proper_policy(mdp: FiniteMDP) -> Float[Array, "S A"]:
-    """In each state an action that may bring the end one step nearer, so that every episode ends."""
-    steps = np.append(_steps_to_the_end(mdp), 0.0)
-    there = np.where(np.asarray(mdp.terminated), mdp.num_states, np.asarray(mdp.next_state))
-    nearest = np.where(np.asarray(mdp.probability) > 0, steps[there], np.inf).min(-1)
-    return jax.nn.one_hot(jnp.asarray(nearest.argmin(-1)), mdp.num_actions)
+    source, target = np.append(there, np.full(len(stays), size)), np.append(state, stays)  # backwards in time
+    graph = csr_matrix((np.ones(len(source), np.int8), (source, target)), shape=(size + 1, size + 1))
+    found = np.zeros(size + 1, bool)
+    found[breadth_first_order(graph, size, return_predecessors=False)] = True
+    return found[:size]

@@ -10,7 +10,7 @@ from parnassus import dynamic_programming as dp
 from parnassus.dynamic_programming import Order, Solution
 from parnassus.envs import make
 from parnassus.envs.mdp import FiniteMDP
-from parnassus.envs.textbook import DISCOUNTS, GRIDS, WORLDS, Grid
+from parnassus.envs.textbook import DISCOUNTS, GRIDS, MAPS, WORLDS, Grid, Map
 from parnassus.plotting import new_figure, save
 from parnassus.types import BadInput
 
@@ -102,19 +102,24 @@ def _number(value: float) -> str:
 
 def _marks(solved: Solved) -> list[str]:
     """The best actions of each state, or the policy's own where it was evaluated or is soft; "" where all is over."""
-    mdp, solution = solved.mdp, solved.solution
+    mdp = solved.mdp
     over = (np.asarray(mdp.next_state) == np.arange(mdp.num_states)[:, None, None]).all((1, 2))
     over &= np.asarray(mdp.terminated | (mdp.reward == 0)).all((1, 2))
-    if solved.method in ("evaluation", "soft-value-iteration"):
-        weight = np.asarray(solution.policy)
-        best = weight >= weight.max(-1, keepdims=True) - 1e-6
-    else:
-        q = np.asarray(solution.q)
-        best = q >= q.max(-1, keepdims=True) - 1e-5 * (1.0 + np.abs(q).max(-1, keepdims=True))
+    best = _best(solved)
     choices: list[Any] = [np.flatnonzero(row) if not is_over else [] for row, is_over in zip(best, over, strict=True)]
     if solved.grid:
         return ["".join(solved.grid.actions[a] for a in actions) for actions in choices]
     return [" ".join(map(str, actions[:MOST_ACTIONS])) + " ..." * (len(actions) > MOST_ACTIONS) for actions in choices]
+
+
+def _best(solved: Solved) -> np.ndarray:
+    """[S, A]: which actions are best, or most probable where the policy was evaluated or is soft."""
+    solution = solved.solution
+    if solved.method in ("evaluation", "soft-value-iteration"):
+        weight = np.asarray(solution.policy)
+        return weight >= weight.max(-1, keepdims=True) - 1e-6
+    q = np.asarray(solution.q)
+    return q >= q.max(-1, keepdims=True) - 1e-5 * (1.0 + np.abs(q).max(-1, keepdims=True))
 
 
 def to_json(solved: Solved) -> str:
@@ -137,29 +142,58 @@ def to_json(solved: Solved) -> str:
 
 
 def draw(solved: Solved, output: str | Path) -> Path:
-    """A PNG: a grid in its colours with arrows, or the values of the states as a line. Raises BadInput as `plot`."""
-    grid = solved.grid
-    figure = new_figure((0.75 * grid.columns + 1.2, 0.75 * grid.rows + 0.6) if grid else (6.0, 3.8))
-    axes = figure.add_subplot()
-    axes.set_title(f"{solved.name}, {solved.method.replace('-', ' ')}, discount {solved.discount:g}", fontsize=9)
+    """A PNG: a grid in its colours with arrows, a map of the actions and one of the values, or the values as a line.
+
+    Raises BadInput as `plot`.
+    """
     values = np.asarray(solved.solution.v, float)
-    if grid:
-        is_wall = np.isin(np.arange(solved.mdp.num_states), list(grid.walls)).reshape(grid.rows, grid.columns)
-        shown = np.ma.masked_array(values.reshape(grid.rows, grid.columns), is_wall)
-        image = axes.imshow(shown, cmap="cividis")
-        axes.set_facecolor("#BBBBBB")
-        low, high = shown.min(), shown.max()
-        for s, mark in enumerate(_marks(solved)):
-            row, column = divmod(s, grid.columns)
-            if s not in grid.walls:
-                ink = "black" if values[s] > (low + high) / 2 else "white"
-                axes.text(column, row - 0.15, mark, ha="center", va="center", color=ink, fontsize=11)
-                axes.text(column, row + 0.28, _number(values[s]), ha="center", va="center", color=ink, fontsize=6)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        figure.colorbar(image, ax=axes, label="value", shrink=0.8)
+    if solved.grid:
+        figure = new_figure((0.75 * solved.grid.columns + 1.2, 0.75 * solved.grid.rows + 0.6))
+        _draw_grid(figure, solved, solved.grid, values)
+    elif solved.name in MAPS:
+        world = MAPS[solved.name]
+        figure = new_figure((3.6 * 2 * len(world.panels), 3.4))
+        _draw_maps(figure, solved, world, values)
     else:
+        figure = new_figure((6.0, 3.8))
+        axes = figure.add_subplot()
         axes.plot(values, lw=1.6)
         axes.set_xlabel("state")
         axes.set_ylabel("value")
+    figure.suptitle(f"{solved.name}, {solved.method.replace('-', ' ')}, discount {solved.discount:g}", fontsize=9)
     return save(figure, output)
+
+
+def _draw_grid(figure: Any, solved: Solved, grid: Grid, values: np.ndarray) -> None:
+    axes = figure.add_subplot()
+    is_wall = np.isin(np.arange(solved.mdp.num_states), list(grid.walls)).reshape(grid.rows, grid.columns)
+    shown = np.ma.masked_array(values.reshape(grid.rows, grid.columns), is_wall)
+    image = axes.imshow(shown, cmap="cividis")
+    axes.set_facecolor("#BBBBBB")
+    low, high = shown.min(), shown.max()
+    for s, mark in enumerate(_marks(solved)):
+        row, column = divmod(s, grid.columns)
+        if s not in grid.walls:
+            ink = "black" if values[s] > (low + high) / 2 else "white"
+            axes.text(column, row - 0.15, mark, ha="center", va="center", color=ink, fontsize=11)
+            axes.text(column, row + 0.28, _number(values[s]), ha="center", va="center", color=ink, fontsize=6)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    figure.colorbar(image, ax=axes, label="value", shrink=0.8)
+
+
+def _draw_maps(figure: Any, solved: Solved, world: Map, values: np.ndarray) -> None:
+    names = np.arange(solved.mdp.num_actions) + world.first_action
+    # Of several best actions the one nearest to 0: where there are no cars, none are moved.
+    actions = names[np.where(_best(solved), np.abs(names), np.inf).argmin(-1)]
+    panels = figure.subplots(1, 2 * len(world.panels), squeeze=False)[0]
+    for i, (title, states) in enumerate(world.panels.items()):
+        left, bottom = world.first_column - 0.5, world.first_row - 0.5
+        extent = (left, left + states.shape[1], bottom, bottom + states.shape[0])
+        for panel, shown, what in ((panels[2 * i], actions, title), (panels[2 * i + 1], values, "value")):
+            image = panel.imshow(shown[states], cmap="cividis", origin="lower", extent=extent, aspect="auto")
+            panel.set_title(what, fontsize=9)
+            panel.set_xlabel(world.column, fontsize=8)
+            panel.set_ylabel(world.row, fontsize=8)
+            panel.tick_params(labelsize=7)
+            figure.colorbar(image, ax=panel, shrink=0.9).ax.tick_params(labelsize=7)

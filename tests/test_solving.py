@@ -70,7 +70,7 @@ def test_json_has_everything() -> None:
     assert json.loads(to_json(solve("RandomWalk")))["bound"] is None
 
 
-@pytest.mark.parametrize("name", ["WindyGridWorld", "RandomWalk"])
+@pytest.mark.parametrize("name", ["WindyGridWorld", "RandomWalk", "Blackjack"])
 def test_pictures(name: str, tmp_path: Path) -> None:
     path = draw(solve(name), tmp_path / "deep" / "world.png")
     width, height = picture_size(path)

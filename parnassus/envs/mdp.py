@@ -65,7 +65,9 @@ class FiniteMDP:
     ) -> "FiniteMDP":
         """From textbook tables: transition and reward [S, A, S'], start [S], and a mask [S] of terminal states.
 
-        Entering a terminal state ends the episode. Raises BadInput as `create` does.
+        Entering a terminal state ends the episode; its own row may be zero, or lead to itself without reward. Raises
+        BadInput as `create` does, and where the mask cannot be meant: a terminal state that leads on, pays, or is a
+        start, or that cannot be reached from any start.
         """
         transition, reward = np.asarray(transition, np.float64), np.asarray(reward, np.float64)
         if transition.ndim != 3 or transition.shape[0] != transition.shape[2] or reward.shape != transition.shape:
@@ -75,6 +77,7 @@ class FiniteMDP:
         terminal = np.zeros(len(transition), bool) if terminal is None else np.asarray(terminal, bool)
         if terminal.shape != (len(transition),):
             raise BadInput(f"terminal must be a mask of the {len(transition)} states, not of shape {terminal.shape}")
+        transition = _check_terminal(transition, reward, np.asarray(start, np.float64), terminal)
         return cls._from_outcomes(
             [
                 [[(row[s], s, reward[i, j, s], terminal[s]) for s in np.flatnonzero(row)] for j, row in enumerate(rows)]
@@ -190,6 +193,29 @@ def _sample(probability: Float[Array, " K"], key: Key) -> Int[Array, ""]:
     cumulative = jnp.cumsum(probability)
     # Scaled by the total, which rounding moves away from 1: an outcome of probability 0 is never drawn.
     return (cumulative <= jax.random.uniform(key) * cumulative[-1]).sum(dtype=jnp.int32)
+
+
+def _check_terminal(transition: np.ndarray, reward: np.ndarray, start: np.ndarray, terminal: np.ndarray) -> np.ndarray:
+    """The transitions, with terminal states leading to themselves. Raises BadInput for a mask that cannot be meant."""
+    transition = transition.copy()
+    for s in np.flatnonzero(terminal):
+        row = transition[s]
+        if not row.any():
+            row[:, s] = 1.0
+        if np.delete(row, s, axis=1).any():
+            raise BadInput(f"state {s} is terminal, but an action leads on from there")
+        if (row * reward[s]).any():
+            raise BadInput(f"state {s} is terminal, but an action is rewarded there: reward the way to it")
+        if s < len(start) and start[s] > 0:
+            raise BadInput(f"state {s} is terminal, but episodes may begin there")
+    leads: np.ndarray = np.any(transition > 0, axis=1)
+    reached = {int(i) for i in np.flatnonzero(start > 0)} if start.shape == terminal.shape else set(range(len(leads)))
+    while more := {int(i) for i in np.flatnonzero(np.any(leads[list(reached)], axis=0))} - reached:
+        reached |= more
+    lost = sorted({int(i) for i in np.flatnonzero(terminal)} - reached)
+    if lost:
+        raise BadInput(f"state {lost[0]} is terminal, but cannot be reached from any start")
+    return transition
 
 
 def _check_tables(

@@ -28,6 +28,17 @@ class Grid(NamedTuple):
     walls: frozenset[int] = frozenset()  # cells that are no states to be in
 
 
+class Map(NamedTuple):
+    """How the states of a world with two numbers lie, in one panel or more."""
+
+    panels: dict[str, np.ndarray]  # title -> the states' numbers, [rows, columns], the first row at the bottom
+    row: str  # what the rows are, and the number of the first
+    first_row: int
+    column: str
+    first_column: int
+    first_action: int = 0  # what action 0 is called
+
+
 def _arrows(moves: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
     return tuple(ARROWS[move] for move in moves)
 
@@ -289,6 +300,24 @@ WORLDS: dict[str, Callable[..., FiniteMDP]] = {
     "CarRental": car_rental,
     "ShortCorridor": short_corridor,
     "Blackjack": blackjack,
+}
+
+
+def _hands(usable_ace: bool) -> np.ndarray:
+    return np.array([[blackjack_state(total, card, usable_ace) for card in range(1, 11)] for total in range(12, 22)])
+
+
+MAPS: dict[str, Map] = {
+    "CarRental": Map(
+        {"cars to move": np.arange(441).reshape(21, 21)}, "cars at the first place", 0, "cars at the second", 0, -5
+    ),
+    "Blackjack": Map(
+        {"usable ace: 1 is hit": _hands(True), "no usable ace: 1 is hit": _hands(False)},
+        "player's sum",
+        12,
+        "dealer's card",
+        1,
+    ),
 }
 
 DISCOUNTS = {**dict.fromkeys(WORLDS, 1.0), "GridWorld5x5": 0.9, "CarRental": 0.9, "DynaMaze": 0.95}  # the book's

@@ -162,3 +162,30 @@ def test_bad_tables_are_refused(change, words):
 def test_other_environments_are_refused(name, options, words):
     with pytest.raises(BadInput, match=words):
         FiniteMDP.from_gymnasium(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["transition"].__setitem__((2, 0), [0.0, 1.0, 0.0]), "state 2 is terminal, but an action leads on"),
+        (lambda t: t["reward"].__setitem__((2, 1, 2), 1.0), "state 2 is terminal, but an action is rewarded there"),
+        (lambda t: t.update(start=[0.5, 0.0, 0.5]), "state 2 is terminal, but episodes may begin there"),
+        (lambda t: t["transition"].__setitem__((1, slice(None)), [0.0, 1.0, 0.0]), "state 2 is .* cannot be reached"),
+    ],
+)
+def test_terminal_states_that_cannot_be_meant_are_refused(change, message):
+    """0 -> 1 -> 2, which is terminal."""
+    transition = np.zeros((3, 2, 3))
+    transition[0, :, 1] = transition[1, :, 2] = transition[2, :, 2] = 1.0
+    tables = {"transition": transition, "reward": np.zeros((3, 2, 3)), "start": [1.0, 0.0, 0.0]}
+    FiniteMDP.from_dense(**tables, terminal=[False, False, True])
+    change(tables)
+    with pytest.raises(BadInput, match=message):
+        FiniteMDP.from_dense(**tables, terminal=[False, False, True])
+
+
+def test_a_terminal_state_needs_no_row():
+    transition = np.zeros((2, 1, 2))
+    transition[0, 0, 1] = 1.0
+    mdp = FiniteMDP.from_dense(transition, np.zeros((2, 1, 2)), [1.0, 0.0], [False, True])
+    assert mdp.next_state[:, 0, 0].tolist() == [1, 1] and mdp.terminated[:, 0, 0].tolist() == [True, True]

@@ -9,7 +9,9 @@ import pytest
 from parnassus import dynamic_programming as dp
 from parnassus import envs
 from parnassus.envs import textbook
+from parnassus.envs.mdp import FiniteMDP
 from parnassus.envs.textbook import GRIDS, WORLDS, Grid, blackjack_state
+from parnassus.tabular import epsilon_greedy_policy
 from parnassus.types import BadInput, Env
 
 
@@ -155,6 +157,40 @@ def test_short_corridor() -> None:
 def test_dyna_maze() -> None:
     """Example 8.1: the shortest way has 14 steps, so v = gamma^13."""
     assert float(dp.value_iteration(textbook.dyna_maze(), 0.95).v[18]) == pytest.approx(0.95**13, rel=1e-5)
+
+
+def test_cliff_walking() -> None:
+    """The best policy, what epsilon-greedy on its values returns, and the best that is epsilon-soft itself."""
+    mdp = envs.make("jax:CliffWalking-v1")
+    best = dp.policy_iteration(mdp, 1.0)
+    assert float(best.v[36]) == -13
+    for epsilon, greedy, soft in ((0.1, -50.80, -20.71), (0.05, -29.89, -17.52), (0.01, -16.11, -15.44)):
+        policy = epsilon_greedy_policy(jnp.round(best.q, 3), epsilon)
+        assert float(dp.evaluate(mdp, policy, 1.0, method="linear").v[36]) == pytest.approx(greedy, abs=0.01)
+        found = dp.policy_iteration(epsilon_soft(mdp, epsilon), 1.0)
+        assert float(found.v[36]) == pytest.approx(soft, abs=0.01)
+
+
+def epsilon_soft(mdp: FiniteMDP, epsilon: float) -> FiniteMDP:
+    """The world in which each action is now and then replaced by a random one."""
+    size, actions, _ = mdp.next_state.shape
+    mixed = np.zeros((size, actions, actions, 1))
+    tables = (mdp.next_state, mdp.reward, mdp.terminated)
+    next_state, reward, terminated = ((mixed + np.asarray(x)[:, None])[..., 0] for x in tables)
+    share = epsilon / actions + (1 - epsilon) * np.eye(actions)
+    probability = np.broadcast_to(share, (size, actions, actions))
+    return FiniteMDP.create(next_state.astype(int), probability, reward, terminated, mdp.start)
+
+
+def test_frozen_lake() -> None:
+    """Without a time limit, with one of a hundred steps, and discounted."""
+    mdp = envs.make("jax:FrozenLake-v1")
+    assert float(dp.policy_iteration(mdp, 1.0).v[0]) == pytest.approx(0.8235, abs=1e-4)
+    v = jnp.zeros(16)
+    for _ in range(100):
+        v = dp.action_values(mdp, v, 1.0).max(-1)
+    assert float(v[0]) == pytest.approx(0.7442, abs=1e-4)
+    assert float(dp.value_iteration(mdp, 0.99).v[0]) == pytest.approx(0.5420, abs=1e-4)
 
 
 def test_random_walk() -> None:
