@@ -42,7 +42,7 @@ demo: $(VENV)/.stamp-plot  ## train PPO on CartPole-v1 until solved, evaluate it
 
 .PHONY: test lint types
 test: lint types  ## lint, types and all tests
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev  ## ruff
 	$(BIN)/ruff check
@@ -53,7 +53,7 @@ types: $(VENV)/.stamp-dev  ## mypy
 
 .PHONY: test-versions test-fast
 test-fast: $(VENV)/.stamp-dev  ## the tests that are not slow
-	$(BIN)/python -m pytest -n 2 -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow' $(PYTEST_ARGS)
 
 test-versions:  ## the fast tests on every Python from 3.11 to 3.13 that is found
 	@found=0; failed=; for version in $(LOCKED_VERSIONS); do \

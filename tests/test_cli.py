@@ -105,9 +105,7 @@ def test_help_and_version(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"parnassus {parnassus.__version__}\n"
     assert main(["train", "--help"]) == 0
-    assert (
-        "ppo, q-actor-critic, q-learning, reinforce, sac, sac-discrete, td-actor-critic, td3" in capsys.readouterr().out
-    )
+    assert "ppo, prioritized-sweeping, q-actor-critic, q-learning, reinforce, sac, sac-disc" in capsys.readouterr().out
 
 
 def test_help_of_an_algorithm_has_the_presets_defaults(capsys, monkeypatch):

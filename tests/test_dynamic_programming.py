@@ -47,7 +47,7 @@ def value_by_linear_programme(mdp: FiniteMDP, discount: float) -> np.ndarray:
 
 MDPS = {
     "seed": st.integers(0, 10_000),
-    "num_states": st.sampled_from([2, 7]),
+    "num_states": st.just(7),
     "num_actions": st.sampled_from([1, 3]),
     "num_outcomes": st.sampled_from([1, 4]),
     "discount": st.sampled_from([0.0, 0.5, 0.95]),
