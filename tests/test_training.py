@@ -156,6 +156,7 @@ COMBINATIONS = [
     for kind in ("scan", "host")
     if kind == "scan" or name not in TABULAR or name == "sarsa"
 ]
+FEWER = [name for name in ALGORITHMS if name not in TABULAR or name in ("sarsa", "monte-carlo-prediction", "dyna-q")]
 
 
 def make(combination: str) -> tuple[Any, Collector]:
@@ -249,7 +250,7 @@ def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
         np.testing.assert_allclose(together.metrics["episode/return"][i], alone.metrics["episode/return"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(ALGORITHMS))
+@pytest.mark.parametrize("name", FEWER)
 def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     algorithm, collector = make(f"{name}/scan")
     traces, learn = [], type(algorithm).learn
@@ -270,7 +271,7 @@ def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.Monkey
     assert counts[2] > counts[1]  # a shape: a new one
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS)
+@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c.split("/")[0] in FEWER])
 def test_objects_hold_nothing_that_training_changes(combination: str) -> None:
     algorithm, collector = make(combination)
     before = dataclasses.asdict(algorithm)
