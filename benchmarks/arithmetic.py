@@ -66,9 +66,10 @@ def gradient_steps(name: str) -> tuple[float, Callable[[], Any]]:
     several = getattr(algorithm, "policy_delay", 1)  # critics' steps in one gradient step of TD3
     keys = jax.random.split(jax.random.key(1), 2)
 
-    def learn(learner: Any, key: Any, count: int) -> Any:
-        slim = improve(learner, algorithm.gradient_step, key, count, jnp.array(True))[0]
-        return slim._replace(replay=None)
+    def learn(learner: Any, key: Any) -> Any:
+        return improve(learner, algorithm.gradient_step, key, STEPS // several, jnp.array(True))[0]._replace(
+            replay=None
+        )
 
     def count(call: Callable, *arguments: Any) -> float:
         return jax.jit(call).lower(*arguments).compile().cost_analysis()["flops"]
@@ -76,9 +77,11 @@ def gradient_steps(name: str) -> tuple[float, Callable[[], Any]]:
     slim, replay = learner._replace(replay=None), learner.replay
     operations = count(algorithm.gradient_step, slim, replay, keys[0])
     if several > 1:  # XLA counts the body of a loop once
-        operations += (several - 1) * count(algorithm.update_critics, slim, replay.sample(keys[0], 256), keys[0])
-    program = jax.jit(learn, static_argnums=2)
-    return STEPS * operations / several, lambda: program(learner, keys[1], STEPS // several)
+        operations += (several - 1) * count(
+            algorithm.update_critics, slim, replay.sample(keys[0], algorithm.minibatch_size), keys[0]
+        )
+    program = jax.jit(learn)
+    return STEPS * operations / several, lambda: program(learner, keys[1])
 
 
 def measure() -> list[dict]:

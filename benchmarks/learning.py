@@ -109,7 +109,7 @@ def in_a_run(setting: Setting, algorithm: Any, num_envs: int, seed: int, directo
     """As a user trains: a run directory, evaluated at the end."""
     import parnassus as pa
 
-    run = unfinished(directory, algorithm)
+    run = unfinished(directory, algorithm, setting.steps)
     if run is None:
         shutil.rmtree(directory, ignore_errors=True)
         run = pa.train(algorithm, setting.env, setting.steps, seed=seed, num_envs=num_envs, run=directory, quiet=True)
@@ -123,15 +123,15 @@ def in_a_run(setting: Setting, algorithm: Any, num_envs: int, seed: int, directo
     return [*rows, (setting.steps, "evaluation", evaluation.mean)], config
 
 
-def unfinished(directory: Path, algorithm: Any) -> Any:
-    """The run that was interrupted there; None if there is none, or one with other hyper-parameters."""
+def unfinished(directory: Path, algorithm: Any, steps: int) -> Any:
+    """The run that was interrupted there; None if there is none, or one of another plan."""
     import parnassus as pa
 
     try:
         run = pa.load(directory)
     except pa.BadInput:
         return None
-    return run if run.algorithm == algorithm else None
+    return run if run.algorithm == algorithm and run.config["steps"] == steps else None
 
 
 def with_milestones(setting: Setting, algorithm: Any, num_envs: int, seed: int) -> tuple[list[tuple], dict]:

@@ -43,7 +43,10 @@ class Row(NamedTuple):
 
 
 def trace(algorithm: Any, mdp: Any, keys: Any, steps: int, read: Callable[[Any], Any]) -> Any:
-    """What `read` says of the state after each of so many iterations, for each key: leaves [keys, steps]."""
+    """What `read` says of the state after each of so many iterations, for each key: leaves [keys, steps].
+
+    `training.train` tells of chunks, and checks numbers: here each step counts, and step sizes may be traced.
+    """
     import jax
     import jax.numpy as jnp
 

@@ -8,11 +8,10 @@ import numpy as np
 
 from parnassus import dynamic_programming as dp
 from parnassus.dynamic_programming import Order, Solution
-from parnassus.envs import make
+from parnassus.envs import textbook
 from parnassus.envs.mdp import FiniteMDP
 from parnassus.envs.textbook import DISCOUNTS, GRIDS, MAPS, WORLDS, Grid, Map
 from parnassus.plotting import new_figure, save
-from parnassus.types import BadInput
 
 Method = Literal[
     "value-iteration", "policy-iteration", "generalized-policy-iteration", "soft-value-iteration", "evaluation"
@@ -48,9 +47,7 @@ def solve(
     for a name without a table, and as the functions of `dynamic_programming` do.
     """
     name = env.removeprefix("jax:")
-    mdp = make(f"jax:{name}") if name in WORLDS else FiniteMDP.from_gymnasium(name)
-    if not isinstance(mdp, FiniteMDP):
-        raise BadInput(f"{env} is not a finite MDP")
+    mdp = textbook.make(name) if name in WORLDS else FiniteMDP.from_gymnasium(name)
     gamma = DISCOUNTS.get(name, 0.99) if discount is None else discount
     limits: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations}
     solution = {

@@ -60,7 +60,20 @@ def expected_value(q: Float[Array, "*batch A"], epsilon: Scalar) -> Float[Array,
     return (epsilon_greedy_policy(q, epsilon) * q).sum(-1)
 
 
-def random_policy(
+class PolicyBehavior(NamedTuple):
+    """What acting by a given policy needs."""
+
+    policy: Float[Array, "S A"]
+    first_state: Int[Array, ""]
+
+
+def draw(behavior: PolicyBehavior, observation: Int[Array, "N"], key: Key) -> Int[Array, "N"]:
+    """Actions of the policy."""
+    probability = behavior.policy[observation - behavior.first_state]
+    return jax.random.categorical(key, jnp.log(probability)).astype(jnp.int32)
+
+
+def policy_table(
     policy: Float[Array, "S A"] | None, num_states: int, num_actions: int, name: str
 ) -> Float[Array, "S A"]:
     """The policy given, or the uniform one for None. Raises BadInput if its shape is not that of the environment."""

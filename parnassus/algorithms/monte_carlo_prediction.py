@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from parnassus.returns import discounted_returns
 from parnassus.schedules import Linear, Progress, at
-from parnassus.tabular import Past, averaged, first_visits, moved, numbered, random_policy, sizes
+from parnassus.tabular import Past, PolicyBehavior, averaged, draw, first_visits, moved, numbered, policy_table, sizes
 from parnassus.types import Count, Fraction, Key, Metrics, Spec, Transition, pytree
 
 
@@ -33,11 +33,6 @@ class Learner(NamedTuple):
     past: Past
     first_state: Int[Array, ""]
     progress: Progress
-
-
-class Behavior(NamedTuple):
-    policy: Float[Array, "S A"]
-    first_state: Int[Array, ""]
 
 
 @pytree
@@ -57,25 +52,26 @@ class MonteCarloPrediction:
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput if observations or actions are not Discrete, or a policy is for others."""
         num_states, num_actions, first_state = sizes(spec, "Monte Carlo prediction")
-        policy = random_policy(self.policy, num_states, num_actions, "policy")
+        policy = policy_table(self.policy, num_states, num_actions, "policy")
         other = policy if self.behavior_policy is None else self.behavior_policy
-        behavior = random_policy(other, num_states, num_actions, "behavior_policy")
+        behavior = policy_table(other, num_states, num_actions, "behavior_policy")
         v = jnp.full(num_states, self.initial_value, jnp.float32)
         past = Past.create(self.longest, spec.num_envs)
         return Learner(v, jnp.zeros(num_states), policy, behavior, past, first_state, Progress.start())
 
-    def behavior(self, learner: Learner) -> Behavior:
+    def behavior(self, learner: Learner) -> PolicyBehavior:
         """The policy that acts, which stays."""
-        return Behavior(learner.behavior, learner.first_state)
+        return PolicyBehavior(learner.behavior, learner.first_state)
 
     def initial_memory(self, spec: Spec) -> tuple[()]:
         """None."""
         return ()
 
-    def act(self, behavior: Behavior, memory: tuple, observation: Int[Array, "N"], key: Key, explore: bool) -> tuple:
+    def act(
+        self, behavior: PolicyBehavior, memory: tuple, observation: Int[Array, "N"], key: Key, explore: bool
+    ) -> tuple:
         """A draw from the behaviour, exploring or not."""
-        probability = behavior.policy[observation - behavior.first_state]
-        return jax.random.categorical(key, jnp.log(probability)).astype(jnp.int32), memory, {}
+        return draw(behavior, observation, key), memory, {}
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """The returns of the episodes that are over."""

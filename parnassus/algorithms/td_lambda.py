@@ -20,9 +20,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from parnassus.algorithms.td_prediction import Behavior, TDPrediction
 from parnassus.schedules import Linear, Progress, at
-from parnassus.tabular import numbered, random_policy, sizes
+from parnassus.tabular import PolicyBehavior, draw, numbered, policy_table, sizes
 from parnassus.types import Count, Fraction, Key, Metrics, Spec, Transition, pytree
 
 
@@ -50,17 +49,24 @@ class TDLambda:
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput if observations or actions are not Discrete, or the policy is for others."""
         num_states, num_actions, first_state = sizes(spec, "TD(lambda)")
-        policy = random_policy(self.policy, num_states, num_actions, "policy")
+        policy = policy_table(self.policy, num_states, num_actions, "policy")
         v = jnp.full(num_states, self.initial_value, jnp.float32)
         traces, old = jnp.zeros((spec.num_envs, num_states)), jnp.zeros(spec.num_envs)
         return Learner(v, policy, traces, old, first_state, Progress.start())
 
-    def behavior(self, learner: Learner) -> Behavior:
+    def behavior(self, learner: Learner) -> PolicyBehavior:
         """The policy, which stays."""
-        return Behavior(learner.policy, learner.first_state)
+        return PolicyBehavior(learner.policy, learner.first_state)
 
-    initial_memory = TDPrediction.initial_memory
-    act = TDPrediction.act
+    def initial_memory(self, spec: Spec) -> tuple[()]:
+        """None."""
+        return ()
+
+    def act(
+        self, behavior: PolicyBehavior, memory: tuple, observation: Int[Array, "N"], key: Key, explore: bool
+    ) -> tuple:
+        """A draw from the policy, exploring or not: its values are what is asked for."""
+        return draw(behavior, observation, key), memory, {}
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """One update of all states for each step."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from parnassus.schedules import Linear, Progress, at
-from parnassus.tabular import Window, numbered, random_policy, sizes
+from parnassus.tabular import PolicyBehavior, Window, draw, numbered, policy_table, sizes
 from parnassus.types import Count, Fraction, Key, Metrics, Spec, Transition, pytree
 
 
@@ -27,11 +27,6 @@ class Learner(NamedTuple):
     window: Window
     first_state: Int[Array, ""]
     progress: Progress
-
-
-class Behavior(NamedTuple):
-    policy: Float[Array, "S A"]
-    first_state: Int[Array, ""]
 
 
 @pytree
@@ -48,22 +43,23 @@ class TDPrediction:
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput if observations or actions are not Discrete, or the policy is for others."""
         num_states, num_actions, first_state = sizes(spec, "TD prediction")
-        policy = random_policy(self.policy, num_states, num_actions, "policy")
+        policy = policy_table(self.policy, num_states, num_actions, "policy")
         v = jnp.full(num_states, self.initial_value, jnp.float32)
         return Learner(v, policy, Window.create(self.n, spec.num_envs), first_state, Progress.start())
 
-    def behavior(self, learner: Learner) -> Behavior:
+    def behavior(self, learner: Learner) -> PolicyBehavior:
         """The policy, which stays."""
-        return Behavior(learner.policy, learner.first_state)
+        return PolicyBehavior(learner.policy, learner.first_state)
 
     def initial_memory(self, spec: Spec) -> tuple[()]:
         """None."""
         return ()
 
-    def act(self, behavior: Behavior, memory: tuple, observation: Int[Array, "N"], key: Key, explore: bool) -> tuple:
+    def act(
+        self, behavior: PolicyBehavior, memory: tuple, observation: Int[Array, "N"], key: Key, explore: bool
+    ) -> tuple:
         """A draw from the policy, exploring or not: its values are what is asked for."""
-        probability = behavior.policy[observation - behavior.first_state]
-        return jax.random.categorical(key, jnp.log(probability)).astype(jnp.int32), memory, {}
+        return draw(behavior, observation, key), memory, {}
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """One update for each step, n - 1 steps late."""
