@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -32,7 +32,7 @@ from parnassus.interrupts import Interrupts, stop
 from parnassus.policy import Policy
 from parnassus.presets import algorithm_name, default_num_envs, preset
 from parnassus.schedules import plan
-from parnassus.simulator import Simulator
+from parnassus.simulator import Simulator, visible_space
 from parnassus.tracking import CSVSink, Progress, Sink, TensorBoardSink, read_columns
 from parnassus.types import Algorithm, AsynchronousAlgorithm, BadInput, Behavior, Env, Spec, TrainingFailed, TrainState
 
@@ -64,7 +64,7 @@ class Run:
         _check_count("seed", seed, least=0)
         made = _make(self.env, min(self.config["num_envs"], episodes), self.config)
         try:
-            algorithm, place = _with_simulator(self.algorithm, made)
+            algorithm, place = _with_simulator(self.algorithm, made, acts_only=True)
             result = evaluate(training.arrays(algorithm), self._behavior(), place, episodes, seed)
         finally:
             _close(made)
@@ -88,7 +88,10 @@ class Run:
 
     def policy(self) -> Policy:
         """The deterministic policy, as a function of an observation."""
-        return Policy(self.algorithm, self._behavior(), self.spec)
+        spec = self.spec
+        if getattr(self.algorithm, "acts_without_simulator", False):
+            spec = replace(spec, observation_space=visible_space(spec.observation_space))
+        return Policy(self.algorithm, self._behavior(), spec)
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -545,12 +548,24 @@ def _collector(
     return algorithm, collector_for(place, num_envs, exact_resume)
 
 
-def _with_simulator(algorithm: Any, env: Any) -> tuple[Any, Any]:
-    """An algorithm that plans in the environment itself (it has a field `simulator`) gets it, and sees its state."""
-    if not hasattr(algorithm, "simulator") or is_on_host(env):
+def _with_simulator(algorithm: Any, env: Any, acts_only: bool = False) -> tuple[Any, Any]:
+    """An algorithm that plans in the environment itself gets it, and sees its state; others stay as they are."""
+    if is_on_host(env) or (acts_only and getattr(algorithm, "acts_without_simulator", False)):
         return algorithm, env
     simulator = Simulator(env)
-    return replace(algorithm, simulator=simulator), simulator
+    informed = _informed(algorithm, simulator)
+    return (algorithm, env) if informed is algorithm else (informed, simulator)
+
+
+def _informed(config: Any, simulator: Simulator) -> Any:
+    """A dataclass with the simulator in its field of that name, and in that of its parts (such as a teacher)."""
+    changes = {}
+    for field_ in fields(config) if is_dataclass(config) else ():
+        value = getattr(config, field_.name)
+        new = simulator if field_.name == "simulator" else _informed(value, simulator)
+        if new is not value:
+            changes[field_.name] = new
+    return replace(config, **changes) if changes else config
 
 
 def _close(env: Any) -> None:

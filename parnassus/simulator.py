@@ -4,6 +4,7 @@ A planner imagines from where the environment is. A learned model's state is the
 may hold more than it shows (the time, what is hidden), so here it is shown beside the observation.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -60,6 +61,20 @@ class Simulator:
     def _shown(state: Tree, observation: Tree) -> dict[str, Tree]:
         leaves = tuple(jax.random.key_data(x) if _is_key(x) else x for x in jax.tree.leaves(state))
         return {"observation": observation, "state": leaves}
+
+
+def visible(observation: Tree) -> Tree:
+    """What the environment itself shows, of a Simulator's observation or of its own."""
+    return observation["observation"] if _shows_state(observation) else observation
+
+
+def visible_space(space: gymnasium.Space) -> gymnasium.Space:
+    """The environment's own observation space, of a Simulator's or of its own."""
+    return space["observation"] if isinstance(space, spaces.Dict) and _shows_state(space.spaces) else space
+
+
+def _shows_state(observation: Tree) -> bool:
+    return isinstance(observation, Mapping) and set(observation) == {"observation", "state"}
 
 
 def needed(simulator: Simulator | None, method: str) -> Simulator:
