@@ -7,8 +7,9 @@
             act by a* with probability beta, else by the policy; store (o, a*) in D       (the collector, `replay.add`)
         the teacher learns from the same steps, if it is one that learns
         for each gradient step, with a minibatch (o, a*) from D:
-            descend  E[|mu_theta(o) - a*|^2]                 for real actions, or
-            descend  E[-sum_a p*(a) log pi_theta(a | o)]     for discrete ones: p* is 1 for a*, or the teacher's own policy
+            descend  E[|mu_theta(o) - a*|^2]                for real actions, or
+            descend  E[-sum_a p*(a) log pi_theta(a | o)]    for discrete ones: p* is the teacher's own policy
+                                                            or, where it has none, 1 for a*
 
 The policy learns what the teacher would do where the policy itself comes to: after the first steps beta falls, and
 states are more and more its own. Trained, it acts at a small part of the teacher's cost.
