@@ -19,12 +19,14 @@ ALGORITHMS = {
     "ddpg": ("parnassus.algorithms.ddpg", "DDPG"),
     "double-q": ("parnassus.algorithms.double_q", "DoubleQ"),
     "double-q-learning": ("parnassus.algorithms.double_q_learning", "DoubleQLearning"),
+    "distillation": ("parnassus.algorithms.distillation", "Distillation"),
     "dpg": ("parnassus.algorithms.dpg", "DPG"),
     "dqn": ("parnassus.algorithms.dqn", "DQN"),
     "dyna-q": ("parnassus.algorithms.dyna_q", "DynaQ"),
     "expected-sarsa": ("parnassus.algorithms.expected_sarsa", "ExpectedSARSA"),
     "monte-carlo": ("parnassus.algorithms.monte_carlo_control", "MonteCarloControl"),
     "monte-carlo-prediction": ("parnassus.algorithms.monte_carlo_prediction", "MonteCarloPrediction"),
+    "mpc": ("parnassus.algorithms.mpc", "MPC"),
     "npg": ("parnassus.algorithms.npg", "NPG"),
     "off-policy-monte-carlo": ("parnassus.algorithms.off_policy_monte_carlo", "OffPolicyMonteCarlo"),
     "ppo": ("parnassus.algorithms.ppo", "PPO"),
@@ -46,6 +48,10 @@ ALGORITHMS = {
 }
 # The dataclasses that may be values of hyper-parameters: with the algorithms, all that a config.json can name.
 PARTS = {
+    "CEM": ("parnassus.planning.cem", "CEM"),
+    "MPC": ("parnassus.algorithms.mpc", "MPC"),
+    "MPPI": ("parnassus.planning.cem", "MPPI"),
+    "RandomShooting": ("parnassus.planning.random_shooting", "RandomShooting"),
     "AdaptiveKL": ("parnassus.objectives", "AdaptiveKL"),
     "Clip": ("parnassus.objectives", "Clip"),
     "FixedKL": ("parnassus.objectives", "FixedKL"),

@@ -55,20 +55,20 @@ def evaluate(
         step_particles = jax.vmap(step_one, (0, None, 0))  # the particles of one sequence
         step_all = jax.vmap(step_particles, (0, 0, None))  # [K, P]: one product per layer of a network
 
-        def step(carry: tuple, action_and_key: tuple[Array, Key]) -> tuple[tuple, None]:
-            states, _, weight, total = carry
-            action, key = action_and_key
-            after = step_all(states, action, jax.random.split(key, particles))
+        def step(carry: tuple, action: Array) -> tuple[tuple, None]:
+            states, _, weight, total, key = carry  # the key is carried: JAX's checker errs on keys that are scanned
+            key, step_key = jax.random.split(key)
+            after = step_all(states, action, jax.random.split(step_key, particles))
             total = total + jnp.where(weight > 0, weight * after.reward, 0.0)  # also where a dead state's is NaN
             weight = jnp.where(after.terminated, 0.0, discount * weight)
-            return (after.state, after.observation, weight, total), None
+            return (after.state, after.observation, weight, total, key), None
 
         shape = (actions.shape[0], particles)
         states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), state)
-        unseen = jax.eval_shape(step_one, state, by_time[0, 0], key).observation
+        unseen = jax.eval_shape(step_one, state, by_time[0, 0], jax.random.key(0)).observation
         observation = jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape), x.dtype), unseen)
-        start = states, observation, jnp.ones(shape), jnp.zeros(shape)
-        (_, observation, weight, total), _ = jax.lax.scan(step, start, (by_time, jax.random.split(key, len(by_time))))
+        start = states, observation, jnp.ones(shape), jnp.zeros(shape), key
+        (_, observation, weight, total, _), _ = jax.lax.scan(step, start, by_time)
         if value is not None:
             total = total + jnp.where(weight > 0, weight * jax.vmap(jax.vmap(value))(observation), 0.0)
         return total.mean(1)
