@@ -19,7 +19,7 @@ ROUNDS = 7
 def true_models() -> list[dict]:
     """Returns of MPC, with PlaNet's search on the swing-up (Hafner et al. 2019: 850) and our preset on Pendulum."""
     rows = []
-    for env, episodes, least in (("jax:CartPoleSwingUp", 10, 800.0), ("jax:Pendulum-v1", 100, -150.0)):
+    for env, episodes, least in (("jax:CartPoleSwingUp", 10, 800.0), ("jax:Pendulum-v1", 256, -150.0)):
         algorithm, simulator = planning_in(env, "mpc")
         mean = evaluation(algorithm, (), simulator, episodes).mean
         rows.append(row(f"MPC in {env}: return, {episodes} episodes", mean, "", least=least))
@@ -35,7 +35,7 @@ def distillation() -> list[dict]:
     from parnassus.types import Spec
 
     rows = []
-    for env, episodes in (("jax:Pendulum-v1", 100),):
+    for env, episodes in (("jax:Pendulum-v1", 256),):
         algorithm, simulator = planning_in(env, "distillation")
         steps = 50_000
         state = training.init(algorithm, ScanCollector(simulator, ENVS), jax.random.key(0), steps)
