@@ -236,11 +236,6 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
         **{("sac", env): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}) for env in _MUJOCO_OFF_POLICY},
         ("mpc", "Pendulum-v1"): ({"planner": pendulum_cem}, {"num_envs": 16}),
-        # As Hafner et al. 2019 search PlaNet's model, and the true one.
-        ("mpc", "CartPoleSwingUp"): (
-            {"planner": CEM(horizon=12, candidates=1_000, iterations=10, elites=100)},
-            {"num_envs": 4},
-        ),
         ("distillation", "Pendulum-v1"): (
             {"teacher": MPC(pendulum_cem), "learning_rate": Linear(1e-3, 0.0), "activation": "relu"},
             {"num_envs": 16},
