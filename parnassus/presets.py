@@ -221,6 +221,20 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
             },
             {},
         ),
+        ("dqn", "Breakout-MinAtar"): (
+            {
+                "learning_rate": 3e-4,
+                "num_updates": 8,
+                "minibatch_size": 64,
+                "learning_starts": 5_000,
+                "epsilon": Linear(1.0, 0.02, 0.1),
+                "double": True,
+                "loss": "huber",
+                "n": 3,
+                "hidden_sizes": (128,),
+            },
+            {"num_envs": 8},
+        ),
         ("dqn", "atari"): (
             {
                 "learning_starts": 80_000,
