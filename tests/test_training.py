@@ -236,6 +236,7 @@ def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
     assert not np.array_equal(*weights)
 
 
+@pytest.mark.xdist_group("resumed")  # where the runs of single seeds were compiled
 @pytest.mark.reuses_keys
 @pytest.mark.parametrize("name", FEWER)
 def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
