@@ -207,7 +207,7 @@ class RecurrentModel:
     def loss(
         self,
         segments: Transition,
-        noise: Float[Array, "T+1 B S"],
+        noise: Float[Array, "steps B S"],
         observation_std: float | Array,
         reward_std: float | Array,
         free_nats: float | Array,
