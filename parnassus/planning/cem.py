@@ -115,16 +115,16 @@ def _plan(
     bounded = np.isfinite(space.low) & np.isfinite(space.high)
     limit = np.broadcast_to(np.where(bounded, 1.0, np.inf).astype(np.float32), (1, *memory.shape))
 
-    def iteration(gaussian: tuple[Array, Array], key: Key) -> tuple[tuple[Array, Array], Array]:
-        mean, std = gaussian
-        draw_key, evaluate_key = jax.random.split(key)
+    def iteration(carry: tuple[Array, Array, Key], _: None) -> tuple[tuple[Array, Array, Key], Array]:
+        mean, std, key = carry
+        key, draw_key, evaluate_key = jax.random.split(key, 3)
         noise = jax.random.normal(draw_key, (planner.candidates, *mean.shape))
         actions = jnp.clip(mean[None] + std[None] * noise, -limit, limit)
         worth = evaluate(models, state, actions, evaluate_key, planner.discount, planner.particles, value)
-        return planner.refine(actions, worth, mean, std), worth.max()
+        return (*planner.refine(actions, worth, mean, std), key), worth.max()
 
-    start = memory, jnp.full_like(memory, planner.first_std)
-    (mean, std), best = jax.lax.scan(iteration, start, jax.random.split(key, planner.iterations))
+    start = memory, jnp.full_like(memory, planner.first_std), key
+    (mean, std, _), best = jax.lax.scan(iteration, start, length=planner.iterations)
     following = jnp.concatenate([mean[1:], jnp.zeros_like(mean[:1])])
     return mean[0], following, {"plan/value": best[-1], "plan/std": std.mean()}
 

@@ -55,20 +55,21 @@ def evaluate(
         step_particles = jax.vmap(step_one, (0, None, 0))  # the particles of one sequence
         step_all = jax.vmap(step_particles, (0, 0, None))  # [K, P]: one product per layer of a network
 
-        def step(carry: tuple, action_and_key: tuple[Array, Key]) -> tuple[tuple, None]:
-            states, _, weight, total = carry
-            action, key = action_and_key
-            after = step_all(states, action, jax.random.split(key, particles))
+        # The keys' chain is carried: JAX's checker takes keys that `vmap` batches and `scan` slices for used ones.
+        def step(carry: tuple, action: Num[Array, "K *a"]) -> tuple[tuple, None]:
+            states, _, weight, total, key = carry
+            key, step_key = jax.random.split(key)
+            after = step_all(states, action, jax.random.split(step_key, particles))
             total = total + jnp.where(weight > 0, weight * after.reward, 0.0)  # also where a dead state's is NaN
             weight = jnp.where(after.terminated, 0.0, discount * weight)
-            return (after.state, after.observation, weight, total), None
+            return (after.state, after.observation, weight, total, key), None
 
         shape = (actions.shape[0], particles)
         states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), state)
-        unseen = jax.eval_shape(step_one, state, by_time[0, 0], key).observation
-        observation = jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape), x.dtype), unseen)
-        start = states, observation, jnp.ones(shape), jnp.zeros(shape)
-        (_, observation, weight, total), _ = jax.lax.scan(step, start, (by_time, jax.random.split(key, len(by_time))))
+        look = lambda key: step_all(states, by_time[0], jax.random.split(key, particles)).observation  # noqa: E731
+        unseen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look, key))
+        start = states, unseen, jnp.ones(shape), jnp.zeros(shape), key
+        (_, observation, weight, total, _), _ = jax.lax.scan(step, start, by_time)
         if value is not None:
             total = total + jnp.where(weight > 0, weight * jax.vmap(jax.vmap(value))(observation), 0.0)
         return total.mean(1)
@@ -89,5 +90,6 @@ def draw(space: gymnasium.Space, key: Key, shape: tuple[int, ...]) -> Num[Array,
         case spaces.Discrete():
             return jax.random.randint(key, shape, 0, int(space.n))
         case spaces.MultiDiscrete():
-            return jax.random.randint(key, (*shape, *space.shape), 0, np.asarray(space.nvec, np.int32))
+            full = (*shape, *space.shape)
+            return jax.random.randint(key, full, 0, np.broadcast_to(np.asarray(space.nvec, np.int32), full))
     raise BadInput(f"sequences of actions can be drawn from Box, Discrete or MultiDiscrete, not from {space}")
