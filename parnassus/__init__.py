@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from parnassus.algorithms.acktr import ACKTR as ACKTR
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
     from parnassus.algorithms.ddpg import DDPG as DDPG
+    from parnassus.algorithms.distillation import Distillation as Distillation
     from parnassus.algorithms.double_q import DoubleQ as DoubleQ
     from parnassus.algorithms.double_q_learning import DoubleQLearning as DoubleQLearning
     from parnassus.algorithms.dpg import DPG as DPG
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from parnassus.algorithms.expected_sarsa import ExpectedSARSA as ExpectedSARSA
     from parnassus.algorithms.monte_carlo_control import MonteCarloControl as MonteCarloControl
     from parnassus.algorithms.monte_carlo_prediction import MonteCarloPrediction as MonteCarloPrediction
+    from parnassus.algorithms.mpc import MPC as MPC
     from parnassus.algorithms.npg import NPG as NPG
     from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo as OffPolicyMonteCarlo
     from parnassus.algorithms.ppo import PPO as PPO
@@ -57,6 +59,9 @@ if TYPE_CHECKING:
     from parnassus.objectives import Clip as Clip
     from parnassus.objectives import FixedKL as FixedKL
     from parnassus.objectives import Unclipped as Unclipped
+    from parnassus.planning.cem import CEM as CEM
+    from parnassus.planning.cem import MPPI as MPPI
+    from parnassus.planning.random_shooting import RandomShooting as RandomShooting
     from parnassus.replay import Prioritized as Prioritized
     from parnassus.replay import Uniform as Uniform
     from parnassus.run import Run as Run
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from parnassus.run import resume as resume
     from parnassus.run import train as train
     from parnassus.schedules import Linear as Linear
+    from parnassus.simulator import Simulator as Simulator
     from parnassus.types import Algorithm as Algorithm
     from parnassus.types import BadInput as BadInput
     from parnassus.types import Collector as Collector
@@ -84,7 +90,13 @@ _HOME = {
     "DDPG": "algorithms.ddpg",
     "DPG": "algorithms.dpg",
     "DQN": "algorithms.dqn",
+    "CEM": "planning.cem",
+    "Distillation": "algorithms.distillation",
     "DoubleQ": "algorithms.double_q",
+    "MPC": "algorithms.mpc",
+    "MPPI": "planning.cem",
+    "RandomShooting": "planning.random_shooting",
+    "Simulator": "simulator",
     "DiscreteSAC": "algorithms.sac_discrete",
     "NPG": "algorithms.npg",
     "PPO": "algorithms.ppo",

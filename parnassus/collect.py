@@ -184,9 +184,14 @@ class HostCollector:
 
 def collector_for(env: Env | HostEnv, num_envs: int, exact_resume: bool = True) -> ScanCollector | HostCollector:
     """What collects from `env`: N copies of a JAX environment, or the N that a HostEnv has."""
-    if hasattr(env, "num_envs") and hasattr(env, "close"):
-        return HostCollector(cast(HostEnv, env), exact_resume)
-    return ScanCollector(env, num_envs)
+    return (
+        HostCollector(cast(HostEnv, env), exact_resume) if is_on_host(env) else ScanCollector(cast(Env, env), num_envs)
+    )
+
+
+def is_on_host(env: Env | HostEnv) -> bool:
+    """Whether these are environments that live outside JAX, N at a time."""
+    return hasattr(env, "num_envs") and hasattr(env, "close")
 
 
 def _count(episodes: Episodes, trajectory: Transition) -> Episodes:

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from parnassus.presets import ALGORITHMS, PARTS, algorithm_class, part_class, suggest
+from parnassus.simulator import Simulator
 from parnassus.types import Algorithm, BadInput
 
 FORMAT = 1  # raise it when the meaning of config.json changes
@@ -137,6 +138,8 @@ def encode(value: Any) -> Any:
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Simulator):
+        return None  # it is made of the environment, which has a name of its own
     if isinstance(value, tuple | list):
         return [encode(part) for part in value]
     if isinstance(value, np.ndarray | jax.Array) and value.dtype == np.float32:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from parnassus.collect import HostCollector, as_numpy, compiled_act
+from parnassus.collect import HostCollector, as_numpy, compiled_act, is_on_host
 from parnassus.rollout import EnvActor, reset, rollout, where
 from parnassus.statistics import mean_interval
 from parnassus.types import Algorithm, BadInput, Behavior, Env, HostEnv, Key, Spec, TrainingFailed, Transition
@@ -60,7 +60,7 @@ def evaluate(
     """
     if episodes < 1:
         raise BadInput(f"episodes must be at least 1, not {episodes}")
-    run: Callable = _on_host if hasattr(env, "num_envs") and hasattr(env, "close") else _compiled
+    run: Callable = _on_host if is_on_host(env) else _compiled
     returns, lengths = run(algorithm, behavior, env, episodes, jax.random.key(seed), max_episode_steps, explore)
     return Evaluation(returns, lengths)
 

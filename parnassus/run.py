@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -25,13 +25,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from parnassus import checkpoint, configuration, envs, training
-from parnassus.collect import HostCollector, ScanCollector, collector_for
+from parnassus.collect import HostCollector, ScanCollector, collector_for, is_on_host
 from parnassus.distributed import asynchronous
 from parnassus.evaluation import Evaluation, evaluate
 from parnassus.interrupts import Interrupts, stop
 from parnassus.policy import Policy
 from parnassus.presets import algorithm_name, default_num_envs, preset
 from parnassus.schedules import plan
+from parnassus.simulator import Simulator, informed, visible_space
 from parnassus.tracking import CSVSink, Progress, Sink, TensorBoardSink, read_columns
 from parnassus.types import Algorithm, AsynchronousAlgorithm, BadInput, Behavior, Env, Spec, TrainingFailed, TrainState
 
@@ -63,7 +64,8 @@ class Run:
         _check_count("seed", seed, least=0)
         made = _make(self.env, min(self.config["num_envs"], episodes), self.config)
         try:
-            result = evaluate(training.arrays(self.algorithm), self._behavior(), made, episodes, seed)
+            algorithm, place = _with_simulator(self.algorithm, made, acts_only=True)
+            result = evaluate(training.arrays(algorithm), self._behavior(), place, episodes, seed)
         finally:
             _close(made)
         row = {
@@ -86,7 +88,10 @@ class Run:
 
     def policy(self) -> Policy:
         """The deterministic policy, as a function of an observation."""
-        return Policy(self.algorithm, self._behavior(), self.spec)
+        spec = self.spec
+        if getattr(self.algorithm, "acts_without_simulator", False):
+            spec = replace(spec, observation_space=visible_space(spec.observation_space))
+        return Policy(self.algorithm, self._behavior(), spec)
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -234,7 +239,7 @@ def train(
         "exact_resume": exact_resume,
         "target_return": target_return,
     }
-    collector = _collector(algorithm, env, config, env_options)
+    algorithm, collector = _collector(algorithm, env, config, env_options)
     with ExitStack() as stack:
         stack.callback(_close, getattr(collector, "env", None))
         key = jax.random.key(seed) if seed_list is None else jax.vmap(jax.random.key)(jnp.array(seed_list, jnp.uint32))
@@ -487,7 +492,7 @@ def _open(directory: Path, algorithm: Algorithm | None, env: Environment | None)
     configuration.configure(several_seeds="seeds" in config)
     if any(map(configuration.is_opaque, config["env_options"].values())):
         raise BadInput(f"config.json cannot rebuild env_options={config['env_options']}: pass env= in Python")
-    collector = _collector(algorithm, env, config)
+    algorithm, collector = _collector(algorithm, env, config)
     job = _Job(directory, config, algorithm, env, collector)
     try:
         template = jax.eval_shape(
@@ -534,11 +539,22 @@ def _driver(algorithm: Algorithm) -> Any:
 
 def _collector(
     algorithm: Algorithm, env: Environment, config: dict[str, Any], options: Mapping[str, Any] | None = None
-) -> Source:
+) -> tuple[Algorithm, Source]:
+    """Where the algorithm's experience comes from, and the algorithm, which may plan there."""
     num_envs, exact_resume = config["num_envs"], config["exact_resume"]
     if _driver(algorithm) is asynchronous:
-        return asynchronous.Workers(partial(_make, env, 1, config, options), num_envs, exact_resume)
-    return collector_for(_make(env, num_envs, config, options), num_envs, exact_resume)
+        return algorithm, asynchronous.Workers(partial(_make, env, 1, config, options), num_envs, exact_resume)
+    algorithm, place = _with_simulator(algorithm, _make(env, num_envs, config, options))
+    return algorithm, collector_for(place, num_envs, exact_resume)
+
+
+def _with_simulator(algorithm: Any, env: Any, acts_only: bool = False) -> tuple[Any, Any]:
+    """An algorithm that plans in the environment itself gets it, and sees its state; others stay as they are."""
+    if is_on_host(env) or (acts_only and getattr(algorithm, "acts_without_simulator", False)):
+        return algorithm, env
+    simulator = Simulator(env)
+    changed = informed(algorithm, simulator)
+    return (algorithm, env) if changed is algorithm else (changed, simulator)
 
 
 def _close(env: Any) -> None:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Int
 
 from parnassus.memory import refuse_what_does_not_fit
 from parnassus.schedules import plan
+from parnassus.simulator import Simulator
 from parnassus.types import (
     Actor,
     Algorithm,
@@ -346,8 +347,17 @@ def _own(tree: Tree) -> Tree:
 
 
 def arrays(algorithm: Algorithm) -> Algorithm:
-    """The algorithm with its real numbers as arrays: converted once, not at every call of a compiled function."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float | int) else x, algorithm)
+    """The algorithm with its real numbers as arrays: converted once, not at every call of a compiled function.
+
+    Its numbers are all real; those of an environment that it plans in may be whole.
+    """
+
+    def convert(x: Any) -> Any:
+        if isinstance(x, Simulator):
+            return jax.tree.map(jnp.asarray, x)
+        return jnp.asarray(x, jnp.float32) if isinstance(x, float | int) else x
+
+    return jax.tree.map(convert, algorithm, is_leaf=lambda x: isinstance(x, Simulator))
 
 
 _compile_seconds = [0.0]

@@ -19,7 +19,7 @@ FLOORS = [
     {"encoding", "networks"},
     {"actor_critic", "off_policy", "frame_replay", "advantages", "second_order", "kfac", "importance", "objectives"},
     {"tabular"},
-    {"rollout"},
+    {"rollout", "simulator"},
     {"planning", "world_models"},
     {"algorithms"},
     {"envs"},

@@ -14,6 +14,8 @@ from flax import linen as nn
 import parnassus as pa
 from parnassus import checkpoint
 from parnassus.algorithms.acktr import ACKTR
+from parnassus.algorithms.distillation import Distillation
+from parnassus.algorithms.mpc import MPC
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
@@ -21,6 +23,7 @@ from parnassus.algorithms.sac import SAC
 from parnassus.algorithms.trpo import TRPO
 from parnassus.envs.classic import CartPole
 from parnassus.networks import MLP
+from parnassus.planning.cem import CEM
 from parnassus.run import load_seeds
 from parnassus.schedules import Linear
 from parnassus.tracking import read_columns
@@ -108,12 +111,23 @@ CASES = {
         "Pendulum-v1",
     ),
     "q-learning": (lambda: QLearning(num_steps=8), "FrozenLake-v1"),
+    "mpc": (lambda: MPC(TINY_CEM, num_steps=4), "Pendulum-v1"),
+    "distillation": (
+        lambda: Distillation(
+            MPC(TINY_CEM), num_steps=4, num_updates=2, minibatch_size=8, replay_size=32, hidden_sizes=(4,)
+        ),
+        "Pendulum-v1",
+    ),
 }
+TINY_CEM = CEM(horizon=2, candidates=4, elites=2, iterations=2)
+IN_SIMULATORS = ("mpc", "distillation")  # no host environment is one
 
 
 @pytest.mark.reuses_keys
-@pytest.mark.parametrize("source", ["jax:", ""], ids=["jax", "gymnasium"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [(name, source) for name in CASES for source in ("jax:", "") if source or name not in IN_SIMULATORS],
+)
 def test_resuming_is_exact(name, source, tmp_path):
     """Stopped after a chunk by a target that any return reaches, and resumed: every bit of an unbroken run."""
     make, env = CASES[name]

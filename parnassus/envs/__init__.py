@@ -8,7 +8,12 @@ import gymnasium as gym  # not `gymnasium`: that name becomes our submodule, onc
 
 from parnassus.types import BadInput, Env, HostEnv
 
-_CLASSIC = {"CartPole-v1": "CartPole", "Pendulum-v1": "Pendulum"}
+_CLASSIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (class, options)
+    "CartPole-v1": ("CartPole", {}),
+    "Pendulum-v1": ("Pendulum", {}),
+    "ContinuousCartPole": ("CartPole", {"continuous": True, "max_steps": 200}),
+    "CartPoleSwingUp": ("CartPoleSwingUp", {"repeat": 8}),  # as in Hafner et al. 2019
+}
 _TABLES = ("FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1", "CliffWalkingSlippery-v1", "Taxi-v4")
 
 
@@ -104,7 +109,8 @@ def _make_jax(name: str, options: dict[str, Any]) -> Env:
         known = (*_CLASSIC, *_TABLES, *textbook.WORLDS)
         raise BadInput(f"unknown environment 'jax:{name}'; {did_you_mean(name, known)}")
     try:
-        return getattr(classic, _CLASSIC[name])(**options)
+        kind, settings = _CLASSIC[name]
+        return getattr(classic, kind)(**{**settings, **options})
     except TypeError as cause:
         raise BadInput(f"jax:{name} does not know an option of {options}") from cause
 

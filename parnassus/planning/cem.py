@@ -124,7 +124,7 @@ def _plan(
         return (*planner.refine(actions, worth, mean, std), key), worth.max()
 
     start = memory, jnp.full_like(memory, planner.first_std), key
-    (mean, std, _), best = jax.lax.scan(iteration, start, length=planner.iterations)
+    (mean, std, _), best = jax.lax.scan(iteration, start, None, planner.iterations)
     following = jnp.concatenate([mean[1:], jnp.zeros_like(mean[:1])])
     return mean[0], following, {"plan/value": best[-1], "plan/std": std.mean()}
 

@@ -55,9 +55,8 @@ def evaluate(
         step_particles = jax.vmap(step_one, (0, None, 0))  # the particles of one sequence
         step_all = jax.vmap(step_particles, (0, 0, None))  # [K, P]: one product per layer of a network
 
-        # The keys' chain is carried: JAX's checker takes keys that `vmap` batches and `scan` slices for used ones.
-        def step(carry: tuple, action: Num[Array, "K *a"]) -> tuple[tuple, None]:
-            states, _, weight, total, key = carry
+        def step(carry: tuple, action: Array) -> tuple[tuple, None]:
+            states, _, weight, total, key = carry  # the key is carried: JAX's checker errs on keys that are scanned
             key, step_key = jax.random.split(key)
             after = step_all(states, action, jax.random.split(step_key, particles))
             total = total + jnp.where(weight > 0, weight * after.reward, 0.0)  # also where a dead state's is NaN
@@ -66,9 +65,9 @@ def evaluate(
 
         shape = (actions.shape[0], particles)
         states = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), state)
-        look = lambda key: step_all(states, by_time[0], jax.random.split(key, particles)).observation  # noqa: E731
-        unseen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look, key))
-        start = states, unseen, jnp.ones(shape), jnp.zeros(shape), key
+        unseen = jax.eval_shape(step_one, state, by_time[0, 0], jax.random.key(0)).observation
+        observation = jax.tree.map(lambda x: jnp.zeros((*shape, *x.shape), x.dtype), unseen)
+        start = states, observation, jnp.ones(shape), jnp.zeros(shape), key
         (_, observation, weight, total, _), _ = jax.lax.scan(step, start, by_time)
         if value is not None:
             total = total + jnp.where(weight > 0, weight * jax.vmap(jax.vmap(value))(observation), 0.0)

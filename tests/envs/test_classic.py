@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parnassus.envs.classic import CartPole, CartPoleState, Pendulum, PendulumState
+from parnassus.envs.classic import CartPole, CartPoleState, CartPoleSwingUp, Pendulum, PendulumState
 from parnassus.types import Env
 
 STEPS = 3000
@@ -84,6 +84,79 @@ def test_pendulum_at_full_speed():
     np.testing.assert_allclose(step.observation, observation, **CLOSE)
     np.testing.assert_allclose(step.reward, reward, **CLOSE)
     assert observation[2] == 8.0
+
+
+def test_a_continuous_cartpole_is_pushed_by_a_share_of_the_force():
+    """At the ends of its range it is the discrete one; beyond them too; half an action is half the force."""
+    env, key = CartPole(continuous=True), jax.random.key(0)
+    state, _ = env.reset(jax.random.key(1))
+    for action, discrete in ((-1.0, 0), (1.0, 1), (3.0, 1)):
+        after = env.step(state, jnp.array([action]), key)
+        np.testing.assert_array_equal(after.observation, CartPole().step(state, jnp.int32(discrete), key).observation)
+    half = env.step(state, jnp.array([0.5]), key).observation
+    np.testing.assert_array_equal(half, CartPole(force=5.0).step(state, jnp.int32(1), key).observation)
+
+
+SWING_UP = """
+<mujoco>
+  <option timestep="0.01" integrator="RK4"><flag contact="disable"/></option>
+  <worldbody>
+    <body name="cart">
+      <joint name="slider" type="slide" axis="1 0 0" damping="5e-4"/>
+      <geom type="box" size="0.2 0.15 0.1" mass="1"/>
+      <body name="pole">
+        <joint name="hinge" type="hinge" axis="0 1 0" damping="2e-6"/>
+        <geom type="capsule" fromto="0 0 0 0 0 1" size="0.045" mass="0.1"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor joint="slider" gear="10" ctrllimited="true" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""  # the control suite's model, but for its track's ends
+
+
+def test_the_swing_up_moves_as_in_mujoco():
+    mujoco = pytest.importorskip("mujoco")
+    model = mujoco.MjModel.from_xml_string(SWING_UP)
+    data = mujoco.MjData(model)
+    random = np.random.default_rng(0)
+    starts = random.uniform([-1, -3, -4, -9], [1, 3, 4, 9], (100, 4)).astype(np.float32)
+    actions = random.uniform(-1.5, 1.5, (100, 1)).astype(np.float32)
+    wanted = []
+    for (x, x_dot, theta, theta_dot), action in zip(starts, actions, strict=True):
+        data.qpos[:], data.qvel[:], data.ctrl[:] = [x, theta], [x_dot, theta_dot], action
+        mujoco.mj_step(model, data)
+        wanted.append([data.qpos[0], *data.qvel, data.qpos[1]])
+    time = jnp.zeros(len(starts), jnp.int32)
+    after = ours(CartPoleSwingUp(), CartPoleState(*starts.T, time=time), actions)
+    got = np.stack([after.state.x, after.state.x_dot, after.state.theta_dot, after.state.theta], -1)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    x, theta = after.state.x, after.state.theta
+    shown = np.stack([x, np.cos(theta), np.sin(theta), after.state.x_dot, after.state.theta_dot], -1)
+    np.testing.assert_allclose(after.observation, shown, **CLOSE)
+
+
+def test_what_the_swing_up_pays():
+    """Upright, still and in the middle it pays 1; each of four shortcomings by itself, worked by hand."""
+    pays = lambda x, theta, theta_dot, share: float(  # noqa: E731
+        CartPoleSwingUp._reward(CartPoleState(*jnp.array([x, 0.0, theta, theta_dot]), jnp.int32(0)), jnp.array(share))
+    )
+    assert pays(0.0, 0.0, 0.0, 0.0) == 1.0
+    assert pays(0.0, np.pi, 0.0, 0.0) == pytest.approx(0.0, abs=1e-6)
+    assert pays(0.0, np.pi / 2, 0.0, 0.0) == pytest.approx(0.5)
+    assert pays(2.0, 0.0, 0.0, 0.0) == pytest.approx((1 + 0.1) / 2)
+    assert pays(0.0, 0.0, 5.0, 0.0) == pytest.approx((1 + 0.1) / 2)
+    assert pays(0.0, 0.0, 0.0, 0.5) == pytest.approx((4 + 0.75) / 5)
+
+
+def test_the_swing_up_stops_at_the_end_of_its_track_and_of_its_time():
+    env = CartPoleSwingUp(repeat=4, max_steps=8)
+    state = CartPoleState(*jnp.array([1.75, 3.0, 0.0, 0.0]), jnp.int32(0))
+    after = env.step(state, jnp.ones(1), jax.random.key(0))
+    assert after.state.x == np.float32(1.8) and after.state.x_dot == 0.0
+    assert after.state.time == 4 and not after.truncated
+    assert 1.0 < after.reward < 4.0  # of four steps
+    assert env.step(after.state, jnp.ones(1), jax.random.key(0)).truncated
 
 
 @pytest.mark.parametrize(("ours", "name"), [(CartPole(), "CartPole-v1"), (Pendulum(), "Pendulum-v1")])

@@ -1,0 +1,251 @@
+"""A probabilistic ensemble as a model of the world (Chua et al. 2018, arXiv 1805.12114, section 4; Janner et al. 2019).
+
+    member i:  o' - o, r  ~  N(mu_i(o, a), diag(sigma_i^2(o, a))),     terminated  ~  Bernoulli(p_i(o, a))
+    descend  1/2 ((y - mu_i) / sigma_i)^2 + log sigma_i                  the negative log-likelihood of y = (o' - o, r)
+             - terminated log p_i - (1 - terminated) log(1 - p_i)
+             + c (max log sigma_i^2 - min log sigma_i^2)                 the bounds of the variance, which are learned
+
+on a bootstrap of the replay for each member, with inputs and targets scaled to mean 0 and variance 1. sigma is what the
+world leaves open; that members disagree says what they have not seen. A member has the `step` of an environment.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Num
+
+from parnassus.networks import MLP, Network
+from parnassus.off_policy import Experience
+from parnassus.replay import Replay
+from parnassus.types import Count, Key, Metrics, NonNegative, Spec, Step, pytree
+from parnassus.world_models.fitting import Fitting
+from parnassus.world_models.interface import Interface
+
+
+class Outputs(NamedTuple):
+    """What a network says of one transition, in scaled units; or a member, in the world's."""
+
+    mean: Float[Array, "*batch D"]  # of the change of each number of the observation, and of the reward; D = S + 1
+    log_variance: Float[Array, "*batch D"] | None  # None: it says nothing of noise
+    termination: Float[Array, "*batch"] | None  # the logit; None: nothing of terminations either
+
+
+class Gaussian(nn.Module):
+    """Features -> `Outputs` with a variance between two learned bounds (Chua et al. 2018, appendix A.1)."""
+
+    torso: nn.Module
+    size: int  # D
+    learn_termination: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch f"]) -> Outputs:
+        highest = self.param("max_log_variance", nn.initializers.constant(0.5), (self.size,))
+        lowest = self.param("min_log_variance", nn.initializers.constant(-10.0), (self.size,))
+        y = nn.Dense(2 * self.size + self.learn_termination)(self.torso(x))
+        mean, log_variance = y[..., : self.size], y[..., self.size : 2 * self.size]
+        log_variance = highest - jax.nn.softplus(highest - log_variance)
+        log_variance = lowest + jax.nn.softplus(log_variance - lowest)
+        return Outputs(mean, log_variance, y[..., -1] if self.learn_termination else None)
+
+
+@pytree
+class Scale:
+    """To mean 0 and variance 1, and back."""
+
+    mean: Float[Array, "*E F"]
+    std: Float[Array, "*E F"]
+
+    @classmethod
+    def of(cls, rows: Float[Array, "C F"], mask: Bool[Array, "C"]) -> "Scale":
+        """The scale of the rows in `mask`; what is the same in all of them is not stretched."""
+        weight = mask / jnp.maximum(mask.sum(), 1)
+        mean = weight @ rows
+        std = jnp.sqrt(weight @ (rows - mean[None]) ** 2)
+        return cls(mean, jnp.where(std > 1e-6, std, 1.0))
+
+    @classmethod
+    def unit(cls, size: int) -> "Scale":
+        """Leaves everything as it is."""
+        return cls(jnp.zeros(size), jnp.ones(size))
+
+    def normalize(self, x: Float[Array, "F"]) -> Float[Array, "F"]:
+        """(x - mean) / std."""
+        return (x - self.mean) / self.std
+
+
+@pytree
+class Member:
+    """One network as a model of the world: what a planner plans in. Inside an ensemble its leaves are [E, ...]."""
+
+    network: Network
+    inputs: Scale
+    targets: Scale
+    terminates: Bool[Array, "*E"]  # whether any termination was seen: what nobody has seen is not imagined
+    interface: Interface
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        """The policy's own actions."""
+        return self.interface.action_space
+
+    def scaled_outputs(self, observation: Float[Array, "S"], action: Num[Array, "*a"]) -> Outputs:
+        """What the network itself says."""
+        x = jnp.concatenate([observation.astype(jnp.float32), self.interface.encode(action)])
+        return self.network(self.inputs.normalize(x))
+
+    def predict(self, observation: Float[Array, "S"], action: Num[Array, "*a"]) -> Outputs:
+        """The same in the world's units: the mean of (o', r), the logarithm of its variance."""
+        mean, log_variance, termination = self.scaled_outputs(observation, action)
+        here = jnp.append(observation.astype(jnp.float32), 0.0)
+        mean = here + self.targets.mean + self.targets.std * mean
+        if log_variance is not None:
+            log_variance = log_variance + 2.0 * jnp.log(self.targets.std)
+        return Outputs(mean, log_variance, termination)
+
+    def step(self, state: Float[Array, "S"], action: Num[Array, "*a"], key: Key) -> Step:
+        """A draw of what follows; no time limit is known. The reward is its mean: nothing later depends on its noise."""
+        noise_key, end_key = jax.random.split(key)
+        mean, log_variance, logit = self.predict(state, action)
+        after = mean[:-1]
+        if log_variance is not None:
+            after = after + jnp.exp(0.5 * log_variance[:-1]) * jax.random.normal(noise_key, after.shape)
+        never = jnp.zeros((), bool)
+        if logit is None:
+            terminated = never
+        elif log_variance is None:  # a model without noise
+            terminated = self.terminates & (logit > 0.0)
+        else:
+            terminated = self.terminates & jax.random.bernoulli(end_key, jax.nn.sigmoid(logit))
+        return Step(after, after, mean[-1], terminated, never)
+
+    def score(self, batch: Experience) -> Float[Array, ""]:
+        """What a batch [B, ...] costs: per number, the negative log-likelihood or the squared error in scaled units,
+        and the cross-entropy of the terminations."""
+        outputs = jax.vmap(self.scaled_outputs)(batch.observation, batch.action)
+        target = jax.vmap(self.targets.normalize)(changes(batch))
+        if outputs.log_variance is None:
+            cost = ((target - outputs.mean) ** 2).mean()
+        else:
+            cost = negative_log_likelihood(outputs.mean, outputs.log_variance, target).mean()
+        if outputs.termination is not None:
+            terminated = (batch.discount == 0.0).astype(jnp.float32)
+            cost += optax.sigmoid_binary_cross_entropy(outputs.termination, terminated).mean()
+        return cost
+
+
+@pytree
+class EnsembleModel:
+    """Models of the world side by side, and how far their fitting is."""
+
+    members: Member  # leaves [E, ...]
+    optimizer: optax.OptState  # [E, ...]
+
+    @property
+    def num_members(self) -> int:
+        """E."""
+        return self.members.terminates.shape[0]
+
+    def predict(self, observation: Float[Array, "B S"], action: Num[Array, "B ..."]) -> Outputs:
+        """What each member says of (o', r) in the world's units, leaves [E, B, ...]."""
+        return predict(self.members, observation, action)
+
+
+@pytree
+class Ensemble:
+    """Gaussian networks, each with a bootstrap of its own; Box observations of one dimension, Discrete or Box actions."""
+
+    num_members: Count = 5  # E
+    hidden_sizes: tuple[int, ...] = (200, 200, 200)  # of each member
+    activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "swish"  # after each hidden layer
+    learn_termination: bool = True  # whether an episode ends in o', too
+    bound_penalty: NonNegative = 0.01  # c: pulls the bounds of the variance together
+    fitting: Fitting = Fitting()
+
+    def create(self, key: Key, spec: Spec) -> EnsembleModel:
+        """A model before any fitting. Raises BadInput for spaces that it cannot learn."""
+        torso = MLP(self.hidden_sizes, self.activation, orthogonal=False)
+        size = Interface.of(spec).observation_size + 1
+        return create(key, spec, Gaussian(torso, size, self.learn_termination), self.num_members, self.fitting)
+
+    def fit(self, model: EnsembleModel, replay: Replay, key: Key) -> tuple[EnsembleModel, Metrics]:
+        """The model after learning from a replay of one-step `Experience`, where a discount of 0 is a termination."""
+
+        def loss(member: Member, batch: Experience) -> Array:
+            bounds = member.network.params
+            spread = (bounds["max_log_variance"] - bounds["min_log_variance"]).mean()
+            return member.score(batch) + self.bound_penalty * spread
+
+        return fit(model, replay, key, self.fitting, loss)
+
+
+def create(key: Key, spec: Spec, module: nn.Module, num_members: int, fitting: Fitting) -> EnsembleModel:
+    """Members with networks of this kind, each with weights of its own."""
+    interface = Interface.of(spec)
+    num_inputs, num_outputs = interface.observation_size + interface.action_size, interface.observation_size + 1
+
+    def one(key: Key) -> Member:
+        network = Network.create(module, key, jnp.zeros(num_inputs))
+        return Member(network, Scale.unit(num_inputs), Scale.unit(num_outputs), jnp.zeros((), bool), interface)
+
+    members = jax.vmap(one)(jax.random.split(key, num_members))
+    return EnsembleModel(members, fitting.init(members.network))
+
+
+def fit(
+    model: EnsembleModel, replay: Replay, key: Key, fitting: Fitting, loss: Callable[[Member, Experience], Array]
+) -> tuple[EnsembleModel, Metrics]:
+    """The model after descending `loss` for each member; what `Member.score` says of it decides when to stop."""
+    statistics = scales(replay, model.members.interface)
+    member = lambda network: Member(network, *statistics, model.members.interface)  # noqa: E731
+    network, optimizer, lowest, looks = fitting(
+        model.members.network,
+        model.optimizer,
+        lambda network, batch: loss(member(network), batch),
+        lambda network, batch: member(network).score(batch),
+        replay,
+        key,
+    )
+    held_out: Experience = fitting.held_out(replay)
+    says = lambda network: jax.vmap(member(network).scaled_outputs)(held_out.observation, held_out.action)  # noqa: E731
+    metrics = {
+        "model/loss": lowest.mean(),
+        "model/disagreement": jax.vmap(says)(network).mean.std(0).mean(),
+        "model/looks": looks.astype(jnp.float32),
+    }
+    everyone = jax.tree.map(lambda x: jnp.broadcast_to(x, (model.num_members, *x.shape)), statistics)
+    return EnsembleModel(Member(network, *everyone, model.members.interface), optimizer), metrics
+
+
+def scales(replay: Replay, interface: Interface) -> tuple[Scale, Scale, Bool[Array, ""]]:
+    """Of a member's inputs and of its targets, and whether the replay holds any termination."""
+    rows: Experience = replay.storage
+    there = jnp.arange(replay.capacity) < replay.size
+    actions = jax.vmap(interface.encode)(rows.action)
+    inputs = jnp.concatenate([rows.observation.astype(jnp.float32), actions], axis=-1)
+    terminates = ((rows.discount == 0.0) & there).any()
+    return Scale.of(inputs, there), Scale.of(changes(rows), there), terminates
+
+
+def predict(members: Member, observation: Float[Array, "B S"], action: Num[Array, "B ..."]) -> Outputs:
+    """What each member says of (o', r) in the world's units, leaves [E, B, ...]."""
+    one_member = lambda member: jax.vmap(member.predict)(observation, action)  # noqa: E731
+    return jax.vmap(one_member)(members)
+
+
+def negative_log_likelihood(
+    mean: Float[Array, "*b"], log_variance: Float[Array, "*b"], target: Float[Array, "*b"]
+) -> Float[Array, "*b"]:
+    """-log N(target; mean, variance), number by number."""
+    return 0.5 * ((target - mean) ** 2 * jnp.exp(-log_variance) + log_variance + np.log(2.0 * np.pi))
+
+
+def changes(batch: Experience) -> Float[Array, "B D"]:
+    """What is to be predicted of transitions: (o' - o, r)."""
+    change = batch.next_observation.astype(jnp.float32) - batch.observation.astype(jnp.float32)
+    return jnp.concatenate([change, batch.reward[:, None]], axis=-1)
