@@ -20,7 +20,7 @@ ARITHMETIC = HERE / "results" / "arithmetic.jsonl"
 LEARNING = HERE / "results" / "learning"
 TABULAR = HERE / "results" / "tabular"
 # Of `benchmarks.measurements`, by the name of the benchmark; on the page, between markers with a dash in the name.
-MEASUREMENTS = {name: HERE / "results" / f"{name}.jsonl" for name in ("tabular_speed", "planning")}
+MEASUREMENTS = {name: HERE / "results" / f"{name}.jsonl" for name in ("tabular_speed", "planning", "world_models")}
 
 
 # Cores' worth of other processes, on average over a run, up to which the run counts as undisturbed.

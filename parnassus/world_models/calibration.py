@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.stats import norm
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from parnassus.off_policy import Experience, look_ahead
 from parnassus.types import Transition
@@ -24,9 +24,7 @@ def probability_transform(outputs: Outputs, truth: Float[Array, "B D"]) -> Float
     return norm.cdf((truth[None] - outputs.mean) * jnp.exp(-0.5 * outputs.log_variance)).mean(0)
 
 
-def coverage(
-    transform: Float[Array, "B D"], levels: Float[np.ndarray | Array, "L"] = LEVELS
-) -> Float[Array, "L D"]:
+def coverage(transform: Float[Array, "B D"], levels: Float[np.ndarray | Array, "L"] = LEVELS) -> Float[Array, "L D"]:
     """For each level p, how many of the truths lie in the central interval of probability p, number by number."""
     distance = 2.0 * jnp.abs(transform - 0.5)
     return (distance[None] <= jnp.asarray(levels)[:, None, None]).mean(1)
@@ -47,26 +45,33 @@ def held_out_transform(members: Member, batch: Experience) -> Float[Array, "B D"
 
 def open_loop(
     members: Member, trajectory: Transition, num_steps: int
-) -> tuple[Float[Array, "K W N S"], Float[Array, "K W N"], Bool[Array, "K W N"]]:
+) -> tuple[Float[Array, "K W N S"], Float[Array, "K W N"]]:
     """What the ensemble expects k = 1 ... K steps after each o_t of a trajectory, under the actions that were taken.
 
-    Each member goes on from its own mean; the ensemble's is the mean of theirs. Observations, rewards, and whether the
-    truth has such a step: W = T - K + 1 starts, of which those are left out in whose way an episode ended.
+    Observations, and rewards times the probability that the episode is not over by then, from W = T - K + 1 starts.
+    Each member goes on from its own mean; the ensemble's is the mean of theirs.
     """
     num_starts = len(trajectory.reward) - num_steps + 1
-    in_time = lambda x: jnp.stack([x[k : k + num_starts] for k in range(num_steps)])  # [K, W, N, ...]  # noqa: E731
-    actions, done = in_time(trajectory.action), in_time(trajectory.done)
-    running = jnp.cumsum(done, axis=0) - done == 0
+    actions = windows(trajectory.action, num_steps)
+    starts = trajectory.observation[:num_starts].astype(jnp.float32)
 
     def imagine(member: Member) -> tuple[Array, Array]:
-        def step(observation: Float[Array, "W N S"], action: Array) -> tuple[Array, tuple[Array, Array]]:
-            mean = jax.vmap(jax.vmap(member.predict))(observation, action).mean
-            return mean[..., :-1], (mean[..., :-1], mean[..., -1])
+        def step(carry: tuple[Array, Array], action: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+            observation, running = carry
+            outputs = jax.vmap(jax.vmap(member.predict))(observation, action)
+            after = outputs.mean[..., :-1]
+            over = jax.vmap(jax.vmap(member.termination_probability))(outputs)
+            return (after, running * (1.0 - over)), (after, running * outputs.mean[..., -1])
 
-        return jax.lax.scan(step, trajectory.observation[:num_starts].astype(jnp.float32), actions)[1]
+        return jax.lax.scan(step, (starts, jnp.ones(starts.shape[:2])), actions)[1]
 
     observations, rewards = jax.vmap(imagine)(members)
-    return observations.mean(0), rewards.mean(0), running
+    return observations.mean(0), rewards.mean(0)
+
+
+def windows(x: Array, num_steps: int) -> Array:
+    """x_t, ..., x_{t+K-1} for each t that has them: [T, ...] -> [K, T - K + 1, ...]."""
+    return jnp.stack([x[k : len(x) - num_steps + 1 + k] for k in range(num_steps)])
 
 
 def k_step_error(members: Member, trajectory: Transition, num_steps: int) -> Float[Array, "K"]:
@@ -74,13 +79,22 @@ def k_step_error(members: Member, trajectory: Transition, num_steps: int) -> Flo
 
     1 is what somebody makes who always says the mean observation.
     """
-    imagined, _, running = open_loop(members, trajectory, num_steps)
-    num_starts = imagined.shape[1]
-    truth = jnp.stack([trajectory.next_observation[k : k + num_starts] for k in range(num_steps)])
+    imagined, _ = open_loop(members, trajectory, num_steps)
+    truth, done = windows(trajectory.next_observation, num_steps), windows(trajectory.done, num_steps)
+    running = jnp.cumsum(done, axis=0) - done == 0  # no episode ended on the way
     std = trajectory.next_observation.std((0, 1))
     squares = ((imagined - truth) / jnp.where(std > 1e-6, std, 1.0)[None, None, None]) ** 2
     weight = running / jnp.maximum(running.sum((1, 2), keepdims=True), 1)
     return jnp.sqrt((squares.mean(-1) * weight).sum((1, 2)))
+
+
+def promised_return(
+    members: Member, trajectory: Transition, num_steps: int, discount: float | Float[Array, ""] = 1.0
+) -> Float[Array, "T N"]:
+    """sum_{k < K} discount^k r_{t+k+1} of `open_loop`; NaN where the trajectory has fewer than K actions left."""
+    _, rewards = open_loop(members, trajectory, num_steps)
+    total = jnp.tensordot(discount ** jnp.arange(num_steps), rewards, 1)
+    return jnp.concatenate([total, jnp.full((num_steps - 1, total.shape[1]), jnp.nan)])
 
 
 def exploitation(
@@ -92,9 +106,18 @@ def exploitation(
     exploits the model's errors. Counted are the steps from which the trajectory shows K more, or a termination; where
     nothing was promised (NaN) nothing is counted.
     """
-    came_in, factor, last = look_ahead(trajectory, discount, num_steps)
+    came_in, _, last = look_ahead(trajectory, discount, num_steps)
     time = jnp.arange(len(promised))[:, None]
     ended = jnp.take_along_axis(trajectory.terminated, last, axis=0)
     counted = ((last - time == num_steps - 1) | ended) & ~jnp.isnan(promised)
     difference = jnp.where(counted, promised - came_in, 0.0)
     return jnp.where(counted.any(), difference.sum() / counted.sum(), jnp.nan)
+
+
+def raw_levels(transform: Float[Array, "B D"], levels: Float[np.ndarray | Array, "L"] = LEVELS) -> Float[Array, "L D"]:
+    """Which central intervals to ask the ensemble for, so that they cover `levels`: recalibration, number by number.
+
+    Of transitions set apart, the quantiles of how central the truths are (Kuleshov et al. 2018; split conformal). Where
+    the world has no noise, what is left to a Gaussian is the network's own error, which is not normally distributed.
+    """
+    return jnp.quantile(2.0 * jnp.abs(transform - 0.5), jnp.asarray(levels), axis=0)

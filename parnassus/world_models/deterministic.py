@@ -8,7 +8,6 @@ The same model as `Ensemble` makes, with one member that says nothing of noise.
 
 from typing import Literal
 
-import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 

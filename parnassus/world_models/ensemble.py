@@ -56,18 +56,18 @@ class Gaussian(nn.Module):
 
 @pytree
 class Scale:
-    """To mean 0 and variance 1, and back."""
+    """To mean 0 and variance 1; the standard deviation of what was always the same is 0, and it is not stretched."""
 
     mean: Float[Array, "*E F"]
     std: Float[Array, "*E F"]
 
     @classmethod
     def of(cls, rows: Float[Array, "C F"], mask: Bool[Array, "C"]) -> "Scale":
-        """The scale of the rows in `mask`; what is the same in all of them is not stretched."""
+        """The scale of the rows in `mask`."""
         weight = mask / jnp.maximum(mask.sum(), 1)
         mean = weight @ rows
         std = jnp.sqrt(weight @ (rows - mean[None]) ** 2)
-        return cls(mean, jnp.where(std > 1e-6, std, 1.0))
+        return cls(mean, jnp.where(std > 1e-6, std, 0.0))
 
     @classmethod
     def unit(cls, size: int) -> "Scale":
@@ -76,7 +76,7 @@ class Scale:
 
     def normalize(self, x: Float[Array, "F"]) -> Float[Array, "F"]:
         """(x - mean) / std."""
-        return (x - self.mean) / self.std
+        return (x - self.mean) / jnp.where(self.std > 0.0, self.std, 1.0)
 
 
 @pytree
@@ -100,29 +100,37 @@ class Member:
         return self.network(self.inputs.normalize(x))
 
     def predict(self, observation: Float[Array, "S"], action: Num[Array, "*a"]) -> Outputs:
-        """The same in the world's units: the mean of (o', r), the logarithm of its variance."""
+        """The same in the world's units: the mean of (o', r), the logarithm of its variance.
+
+        What was always the same is always predicted: a reward of 1 a step stays 1 wherever a planner looks.
+        """
         mean, log_variance, termination = self.scaled_outputs(observation, action)
         here = jnp.append(observation.astype(jnp.float32), 0.0)
         mean = here + self.targets.mean + self.targets.std * mean
         if log_variance is not None:
-            log_variance = log_variance + 2.0 * jnp.log(self.targets.std)
+            log_variance = log_variance + 2.0 * jnp.log(jnp.maximum(self.targets.std, 1e-6))
         return Outputs(mean, log_variance, termination)
 
     def step(self, state: Float[Array, "S"], action: Num[Array, "*a"], key: Key) -> Step:
-        """A draw of what follows; no time limit is known. The reward is its mean: nothing later depends on its noise."""
+        """A draw of what follows. The reward is its mean, for nothing later depends on its noise; no limit is known."""
         noise_key, end_key = jax.random.split(key)
-        mean, log_variance, logit = self.predict(state, action)
-        after = mean[:-1]
-        if log_variance is not None:
-            after = after + jnp.exp(0.5 * log_variance[:-1]) * jax.random.normal(noise_key, after.shape)
-        never = jnp.zeros((), bool)
-        if logit is None:
-            terminated = never
-        elif log_variance is None:  # a model without noise
-            terminated = self.terminates & (logit > 0.0)
+        outputs = self.predict(state, action)
+        after = outputs.mean[:-1]
+        if outputs.log_variance is not None:
+            noise = jax.random.normal(noise_key, after.shape)
+            after = after + jnp.exp(0.5 * outputs.log_variance[:-1]) * noise
+        terminated = jax.random.bernoulli(end_key, self.termination_probability(outputs))
+        return Step(after, after, outputs.mean[-1], terminated, jnp.zeros((), bool))
+
+    def termination_probability(self, outputs: Outputs) -> Float[Array, ""]:
+        """0 where no termination was seen; 0 or 1 in a model without noise."""
+        if outputs.termination is None:
+            return jnp.zeros(())
+        if outputs.log_variance is None:
+            probability = (outputs.termination > 0.0).astype(jnp.float32)
         else:
-            terminated = self.terminates & jax.random.bernoulli(end_key, jax.nn.sigmoid(logit))
-        return Step(after, after, mean[-1], terminated, never)
+            probability = jax.nn.sigmoid(outputs.termination)
+        return jnp.where(self.terminates, probability, 0.0)
 
     def score(self, batch: Experience) -> Float[Array, ""]:
         """What a batch [B, ...] costs: per number, the negative log-likelihood or the squared error in scaled units,
@@ -158,7 +166,7 @@ class EnsembleModel:
 
 @pytree
 class Ensemble:
-    """Gaussian networks, each with a bootstrap of its own; Box observations of one dimension, Discrete or Box actions."""
+    """Gaussian networks, each with its own bootstrap; Box observations of one dimension, Discrete or Box actions."""
 
     num_members: Count = 5  # E
     hidden_sizes: tuple[int, ...] = (200, 200, 200)  # of each member
@@ -201,8 +209,9 @@ def fit(
     model: EnsembleModel, replay: Replay, key: Key, fitting: Fitting, loss: Callable[[Member, Experience], Array]
 ) -> tuple[EnsembleModel, Metrics]:
     """The model after descending `loss` for each member; what `Member.score` says of it decides when to stop."""
-    statistics = scales(replay, model.members.interface)
-    member = lambda network: Member(network, *statistics, model.members.interface)  # noqa: E731
+    interface = model.members.interface
+    inputs, targets, terminates = scales(replay, interface)
+    member = lambda network: Member(network, inputs, targets, terminates, interface)  # noqa: E731
     network, optimizer, lowest, looks = fitting(
         model.members.network,
         model.optimizer,
@@ -211,15 +220,19 @@ def fit(
         replay,
         key,
     )
-    held_out: Experience = fitting.held_out(replay)
-    says = lambda network: jax.vmap(member(network).scaled_outputs)(held_out.observation, held_out.action)  # noqa: E731
+    members = jax.vmap(member)(network)
     metrics = {
         "model/loss": lowest.mean(),
-        "model/disagreement": jax.vmap(says)(network).mean.std(0).mean(),
+        "model/disagreement": disagreement(members, fitting.held_out(replay)),
         "model/looks": looks.astype(jnp.float32),
     }
-    everyone = jax.tree.map(lambda x: jnp.broadcast_to(x, (model.num_members, *x.shape)), statistics)
-    return EnsembleModel(Member(network, *everyone, model.members.interface), optimizer), metrics
+    return EnsembleModel(members, optimizer), metrics
+
+
+def disagreement(members: Member, batch: Experience) -> Float[Array, ""]:
+    """The standard deviation of the members' means, in those of the targets: what there is to be learned yet."""
+    each = lambda member: jax.vmap(member.scaled_outputs)(batch.observation, batch.action).mean  # noqa: E731
+    return jax.vmap(each)(members).std(0).mean()
 
 
 def scales(replay: Replay, interface: Interface) -> tuple[Scale, Scale, Bool[Array, ""]]:

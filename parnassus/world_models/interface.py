@@ -25,7 +25,9 @@ class Interface(NamedTuple):
         """Raises BadInput for observations that are no vectors, and for actions other than Discrete and Box."""
         observations, actions = spec.observation_space, spec.action_space
         if not isinstance(observations, spaces.Box) or len(observations.shape) != 1:
-            raise BadInput(f"a world model learns vectors (a Box of one dimension), not observations from {observations}")
+            raise BadInput(
+                f"a world model learns vectors (a Box of one dimension), not observations from {observations}"
+            )
         size = observations.shape[0]
         match actions:
             case spaces.Discrete():

@@ -51,9 +51,7 @@ class ActionModel:
         x = jnp.concatenate([o, next_o - o]).astype(jnp.float32)
         return network(self.inputs.normalize(x))
 
-    def __call__(
-        self, observation: Float[Array, "B S"], next_observation: Float[Array, "B S"]
-    ) -> Num[Array, "B *a"]:
+    def __call__(self, observation: Float[Array, "B S"], next_observation: Float[Array, "B S"]) -> Num[Array, "B *a"]:
         """The actions as the policy draws them: the mean of a Box, the most probable of a Discrete."""
         network = jax.tree.map(lambda x: x[0], self.network)
         outputs = jax.vmap(self.outputs, in_axes=(None, 0, 0))(network, observation, next_observation)
@@ -87,9 +85,7 @@ class InverseAction:
         )
 
         def loss(network: Network, batch: Experience) -> Array:
-            outputs = jax.vmap(model.outputs, in_axes=(None, 0, 0))(
-                network, batch.observation, batch.next_observation
-            )
+            outputs = jax.vmap(model.outputs, in_axes=(None, 0, 0))(network, batch.observation, batch.next_observation)
             actions = jax.vmap(model.interface.encode)(batch.action)
             if model.interface.num_actions:
                 return optax.softmax_cross_entropy(outputs, actions).mean()
