@@ -286,13 +286,17 @@ def expectation(logits: Float[Array, "*batch o"]) -> Float[Array, "*batch"]:
     return jnp.sign(y) * (root**2 - 1)
 
 
-def cross_entropy(x: Float[Array, "B"], logits: Float[Array, "B o"]) -> Float[Array, "B"]:
-    """Of a number, as a distribution over the two of -S, ..., S that h(x) lies between, and the logits of one."""
-    limit = logits.shape[-1] // 2
+def two_hot(x: Float[Array, "*batch"], num_outputs: int) -> Float[Array, "*batch o"]:
+    """A number as a distribution over -S, ..., S: over the two that h(x) lies between, with h(x) as its mean."""
+    limit = num_outputs // 2
     y = jnp.clip(jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1) - 1) + 0.001 * x, -limit, limit)
     numbers = jnp.arange(-limit, limit + 1, dtype=jnp.float32)
-    two_hot = jnp.maximum(1 - jnp.abs(y[:, None] - numbers[None]), 0.0)
-    return -(two_hot * jax.nn.log_softmax(logits)).sum(-1)
+    return jnp.maximum(1 - jnp.abs(y[..., None] - jnp.broadcast_to(numbers, (*y.shape, num_outputs))), 0.0)
+
+
+def cross_entropy(x: Float[Array, "B"], logits: Float[Array, "B o"]) -> Float[Array, "B"]:
+    """Of a number, as `two_hot`, and the logits of a distribution over the same numbers."""
+    return -(two_hot(x, logits.shape[-1]) * jax.nn.log_softmax(logits)).sum(-1)
 
 
 def _to_unit_interval(state: Float[Array, "*batch s"]) -> Float[Array, "*batch s"]:

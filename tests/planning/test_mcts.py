@@ -150,8 +150,8 @@ def test_real_actions_are_drawn_by_the_prior_of_each_node() -> None:
 
     keys = jax.random.split(jax.random.key(0), 5)
     state = jnp.zeros(5)
-    root = Node(state, *jax.vmap(guide)(state, keys))
-    found = jax.jit(lambda key: PUCT(num_simulations=60)(root, model, key, False))(jax.random.key(1))
+    root = Node(state, *jax.jit(jax.vmap(guide))(state, keys))
+    found = jax.jit(lambda key: Gumbel(num_simulations=48)(root, model, key, False))(jax.random.key(1))
     nearest = ((root.actions - 0.5) ** 2).sum(-1)
     chosen = ((found.action - 0.5) ** 2).sum(-1)
     assert root.actions.shape == (5, 12, 2) and len(np.unique(root.actions)) == 5 * 12 * 2
@@ -164,11 +164,10 @@ def test_candidates_and_their_log_probabilities() -> None:
     np.testing.assert_array_equal(prior, logits)
     np.testing.assert_allclose(mcts.log_probs(Categorical(logits), actions), jax.nn.log_softmax(logits), rtol=1e-5)
     gaussian = parameterize(spaces.Box(-1, 1, (2,), np.float32)).build(jnp.zeros((4, 2)), jnp.zeros(2))
-    actions, prior = mcts.candidates(gaussian, jax.random.key(1), 7)
+    actions, prior = jax.jit(lambda key: mcts.candidates(gaussian, key, 7))(jax.random.key(1))
     assert actions.shape == (4, 7, 2) and not prior.any()
-    np.testing.assert_allclose(
-        mcts.log_probs(gaussian, actions), -(actions**2).sum(-1) / 2 - np.log(2 * np.pi), rtol=1e-4
-    )
+    log_prob = jax.jit(mcts.log_probs)(gaussian, actions)
+    np.testing.assert_allclose(log_prob, -(actions**2).sum(-1) / 2 - np.log(2 * np.pi), rtol=1e-4)
 
 
 def test_what_it_cannot_plan_in() -> None:
