@@ -14,6 +14,7 @@ from flax import linen as nn
 import parnassus as pa
 from parnassus import checkpoint
 from parnassus.algorithms.acktr import ACKTR
+from parnassus.algorithms.alphazero import AlphaZero
 from parnassus.algorithms.distillation import Distillation
 from parnassus.algorithms.mpc import MPC
 from parnassus.algorithms.npg import NPG
@@ -24,6 +25,7 @@ from parnassus.algorithms.trpo import TRPO
 from parnassus.envs.classic import CartPole
 from parnassus.networks import MLP
 from parnassus.planning.cem import CEM
+from parnassus.planning.mcts import PUCT
 from parnassus.run import load_seeds
 from parnassus.schedules import Linear
 from parnassus.tracking import read_columns
@@ -112,6 +114,12 @@ CASES = {
     ),
     "q-learning": (lambda: QLearning(num_steps=8), "FrozenLake-v1"),
     "mpc": (lambda: MPC(TINY_CEM, num_steps=4), "Pendulum-v1"),
+    "alphazero": (
+        lambda: AlphaZero(
+            PUCT(num_simulations=3), num_steps=4, num_updates=2, minibatch_size=8, replay_size=32, hidden_sizes=(4,)
+        ),
+        "CartPole-v1",
+    ),
     "distillation": (
         lambda: Distillation(
             MPC(TINY_CEM), num_steps=4, num_updates=2, minibatch_size=8, replay_size=32, hidden_sizes=(4,)
@@ -120,7 +128,7 @@ CASES = {
     ),
 }
 TINY_CEM = CEM(horizon=2, candidates=4, elites=2, iterations=2)
-IN_SIMULATORS = ("mpc", "distillation")  # no host environment is one
+IN_SIMULATORS = ("mpc", "distillation", "alphazero")  # no host environment is one
 
 
 @pytest.mark.reuses_keys

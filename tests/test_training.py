@@ -26,6 +26,7 @@ from parnassus.algorithms.dyna_q import DynaQ
 from parnassus.algorithms.expected_sarsa import ExpectedSARSA
 from parnassus.algorithms.monte_carlo_control import MonteCarloControl
 from parnassus.algorithms.monte_carlo_prediction import MonteCarloPrediction
+from parnassus.algorithms.muzero import MuZero
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo
 from parnassus.algorithms.ppo import PPO
@@ -50,6 +51,7 @@ from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
 from parnassus.exploration import GaussianNoise, OrnsteinUhlenbeck
 from parnassus.objectives import AdaptiveKL, Clip
+from parnassus.planning.mcts import PUCT
 from parnassus.replay import Prioritized
 from parnassus.schedules import Linear
 from parnassus.types import BadInput, Collector, TrainingFailed, TrainState
@@ -130,6 +132,15 @@ ALGORITHMS: dict[str, Any] = {
     "double-q": DoubleQ(**OFF_POLICY),
     "td3": TD3(**OFF_POLICY, noise=GaussianNoise(Linear(0.2, 0.1))),
     "sac-discrete": DiscreteSAC(**OFF_POLICY, num_updates=2, normalize_observations=True),
+    "muzero": MuZero(
+        **OFF_POLICY,
+        search=PUCT(num_simulations=3),
+        num_updates=2,
+        num_unrolled=2,
+        support_size=3,
+        state_size=4,
+        normalize_observations=True,
+    ),
 }
 TABULAR: dict[str, Any] = {
     "q-learning": QLearning(num_steps=2),

@@ -89,5 +89,6 @@ def draw(space: gymnasium.Space, key: Key, shape: tuple[int, ...]) -> Num[Array,
         case spaces.Discrete():
             return jax.random.randint(key, shape, 0, int(space.n))
         case spaces.MultiDiscrete():
-            return jax.random.randint(key, (*shape, *space.shape), 0, np.asarray(space.nvec, np.int32))
+            full = (*shape, *space.shape)
+            return jax.random.randint(key, full, 0, np.broadcast_to(np.asarray(space.nvec, np.int32), full))
     raise BadInput(f"sequences of actions can be drawn from Box, Discrete or MultiDiscrete, not from {space}")

@@ -1,5 +1,6 @@
 """Every algorithm on every probe environment that it can act in, with numbers; the time-limit conformance test."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from parnassus.algorithms.a2c import A2C
 from parnassus.algorithms.a3c import A3C
 from parnassus.algorithms.acktr import ACKTR
 from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic
+from parnassus.algorithms.alphazero import AlphaZero
 from parnassus.algorithms.ddpg import DDPG
 from parnassus.algorithms.double_q import DoubleQ
 from parnassus.algorithms.double_q_learning import DoubleQLearning
@@ -21,6 +23,7 @@ from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.dyna_q import DynaQ
 from parnassus.algorithms.expected_sarsa import ExpectedSARSA
 from parnassus.algorithms.monte_carlo_control import MonteCarloControl
+from parnassus.algorithms.muzero import MuZero
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo
 from parnassus.algorithms.ppo import PPO
@@ -43,9 +46,11 @@ from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
 from parnassus.exploration import GaussianNoise
+from parnassus.planning.mcts import PUCT, Gumbel
 from parnassus.replay import Prioritized
 from parnassus.schedules import Linear
-from tests.probe_envs import Probe
+from parnassus.simulator import Simulator
+from tests.probe_envs import Probe, State
 
 GAMMA = 0.8
 
@@ -131,6 +136,39 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
     "td-actor-critic": (TDActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "q-actor-critic": (QActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
     "advantage-actor-critic": (AdvantageActorCritic(3e-3, 1e-2, discount=GAMMA, hidden_sizes=(16,)), 12_000),
+    "alphazero": (
+        AlphaZero(
+            search=PUCT(num_simulations=4),
+            learning_rate=1e-2,
+            num_steps=16,
+            num_updates=8,
+            minibatch_size=32,
+            replay_size=512,
+            discount=GAMMA,
+            num_samples=8,
+            hidden_sizes=(16,),
+        ),
+        4_000,
+    ),
+    "muzero": (
+        MuZero(
+            search=Gumbel(num_simulations=4),
+            learning_rate=1e-2,
+            num_steps=16,
+            num_updates=8,
+            minibatch_size=32,
+            replay_size=512,
+            learning_starts=0,
+            discount=GAMMA,
+            n=3,
+            num_unrolled=2,
+            num_samples=8,
+            support_size=3,
+            state_size=8,
+            hidden_sizes=(16,),
+        ),
+        6_000,
+    ),
 }
 TABULAR: dict[str, Any] = {
     "q-learning": QLearning(0.2, num_steps=8, discount=GAMMA),
@@ -148,6 +186,7 @@ TABULAR: dict[str, Any] = {
     "off-policy-monte-carlo": OffPolicyMonteCarlo(num_steps=8, longest=10, discount=GAMMA, epsilon=0.5),
 }
 SETTINGS |= {name: (algorithm, 4_000) for name, algorithm in TABULAR.items()}
+IN_SIMULATORS = ("alphazero",)  # no host environment is one
 N = 4
 
 
@@ -184,6 +223,10 @@ def v_value(algorithm: Any, learner: Any, observation: Any, key: Any) -> Any:
     return learner.v[observation]
 
 
+def muzero_value(algorithm: MuZero, learner: Any, observation: Any, key: Any) -> Any:
+    return algorithm.value(learner, observation)
+
+
 VALUE: dict[str, Callable] = {
     **dict.fromkeys(["a2c", "a2c-shared", "a3c", "vpg", "npg", "trpo", "acktr"], ppo_value),
     **dict.fromkeys(["td-actor-critic", "advantage-actor-critic", "dpg"], ppo_value),
@@ -195,6 +238,8 @@ VALUE: dict[str, Callable] = {
     **dict.fromkeys(["q-learning", "double-q-learning", "sarsa", "expected-sarsa", "sarsa-lambda"], q_value),
     **dict.fromkeys(["tree-backup", "dyna-q", "prioritized-sweeping"], q_value),
     **dict.fromkeys(["td-prediction", "td-lambda"], v_value),
+    "alphazero": ppo_value,
+    "muzero": muzero_value,
 }
 VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
     "constant": (1.0, None),
@@ -218,7 +263,10 @@ def on_one_worker(*cases: Any) -> list[Any]:
 
 def train_on(name: str, probe: Probe, collector: str) -> Any:
     algorithm, steps = SETTINGS[name]
-    if collector == "scan":
+    if name in IN_SIMULATORS:
+        algorithm = dataclasses.replace(algorithm, simulator=Simulator(probe))
+        collect = ScanCollector(algorithm.simulator, N)
+    elif collector == "scan":
         collect = ScanCollector(probe, N)
     else:
         collect = HostCollector(GymnasiumEnvs(lambda: as_gymnasium(probe), N))
@@ -255,7 +303,7 @@ def test_values(name: str, kind: str) -> None:
             (name, kind)
             for name in VALUE
             for kind in ("endless", "ending")
-            if name not in TABULAR or name in ("sarsa", "td-prediction")
+            if name not in IN_SIMULATORS and (name not in TABULAR or name in ("sarsa", "td-prediction"))
         )
     ),
 )
@@ -299,6 +347,7 @@ ACTS_IN = [  # (algorithm, continuous actions)
     ("sac-discrete", False),
     ("dqn", False),
     ("dqn-all", False),
+    *[(name, continuous) for name in ("alphazero", "muzero") for continuous in (False, True)],
     *[(name, False) for name in TABULAR if name not in ("td-prediction", "td-lambda")],
 ]
 
@@ -315,7 +364,10 @@ def test_actions(name: str, continuous: bool, kind: str) -> None:
         algorithm.behavior(learner),
         jnp.zeros(2, jnp.int32) if name in ("reinforce", "monte-carlo") else (),
     )
-    action, _, _ = algorithm.act(behavior, memory, shown, jax.random.key(0), False)
+    if name in IN_SIMULATORS:
+        states = State(jnp.arange(2, dtype=jnp.int32), jnp.zeros(2, jnp.int32))
+        shown = {"observation": shown, "state": tuple(jax.tree.leaves(states))}
+    action, _, _ = jax.jit(algorithm.act, static_argnums=4)(behavior, memory, shown, jax.random.key(0), False)
     if continuous:  # the policy acts in [-1, 1], which the environment's [-2, 2] is twice of
         wanted = {"action": [0.5], "conditional": [-0.5, 0.5]}[kind]
         np.testing.assert_allclose(np.asarray(action)[: len(wanted), 0], wanted, atol=0.12)
