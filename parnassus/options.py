@@ -40,7 +40,7 @@ def flatten(config: Any, path: tuple[str, ...] = ()) -> list[Option]:
 
     Where a field may hold one of several dataclasses, an option names the kind, `--objective adaptive-kl`, and the
     options of that kind bear its name, `--adaptive-kl-target`. Otherwise the options of a part bear the field's name
-    only where without it they would have that of another: `--teacher-num-steps`.
+    only where without it they would have that of another: `--fitting-learning-rate`.
     """
     comments = _comments(type(config))
     options: list[Option] = []

@@ -90,7 +90,7 @@ class Ensembles:
         ("--mpc-cem-horizon 3 --teacher mpc", Distillation(MPC(CEM(horizon=3)))),
         ("--mpc-planner=mppi --mpc-mppi-horizon 3", Distillation(MPC(MPPI(horizon=3)))),
         ("--num-steps 2 --mpc-num-steps 3", Distillation(MPC(num_steps=3), num_steps=2)),
-        ("--part-minibatch-size 4", Ensembles(InverseAction(fitting=Fitting(minibatch_size=4)))),
+        ("--part-minibatch-size 4", Ensembles(InverseAction(fitting=Fitting(minibatch_size=4, tolerance=1e-4)))),
     ],
 )
 def test_parts_of_parts(text, expected):
