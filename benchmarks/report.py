@@ -19,7 +19,8 @@ STARTUP = HERE / "results" / "startup.jsonl"
 ARITHMETIC = HERE / "results" / "arithmetic.jsonl"
 LEARNING = HERE / "results" / "learning"
 TABULAR = HERE / "results" / "tabular"
-TABULAR_SPEED = HERE / "results" / "tabular_speed.jsonl"
+# Of `benchmarks.measurements`, by the name of the benchmark; on the page, between markers with a dash in the name.
+MEASUREMENTS = {name: HERE / "results" / f"{name}.jsonl" for name in ("tabular_speed", "planning", "world_models")}
 
 
 # Cores' worth of other processes, on average over a run, up to which the run counts as undisturbed.
@@ -341,22 +342,31 @@ def tabular_table(folder: Path = TABULAR) -> str:
     return table(header, rows) if rows else "Nothing measured yet."
 
 
-def tabular_speed_table(records: Sequence[dict]) -> str:
+def measurements_table(records: Sequence[dict]) -> str:
     """The newest record's measurements: what, how much, at most or at least how much."""
     if not records:
         return "Nothing measured yet."
     record, rows = records[-1], []
     for row in record["rows"]:
         value, limit, least = row["value"], row["limit"], row["least"]
-        bar = f"at most {limit:g}" if limit else f"at least {least:,.0f}" if least else ""
+        bar = f"at most {limit:g}" if limit else f"at least {short(least)}" if least else ""
         met = (value <= limit if limit else value >= least) if bar else None
-        shown = f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
         rows.append(
-            [row["what"], f"{shown} {row['unit']}".strip(), bar, "" if met is None else "yes" if met else "**no**"]
+            [
+                row["what"],
+                f"{short(value)} {row['unit']}".strip(),
+                bar,
+                "" if met is None else "yes" if met else "**no**",
+            ]
         )
     date, cpu = record["date"][:16], record["machine"]["cpu"]
     footer = f"- `{record['command']}`, {date} UTC, commit {record['commit']}, {cpu}"
     return table(("what", "measured", "bar", "met"), rows) + "\n\n" + footer
+
+
+def short(value: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def last_digit(number: str) -> float:
@@ -394,7 +404,8 @@ def write(page: Path = RESULTS_PAGE, readme: Path = HERE.parent / "README.md") -
     text = between_markers(text, "learning", learning_table())
     text = between_markers(text, "milestones", milestone_table())
     text = between_markers(text, "tabular", tabular_table())
-    text = between_markers(text, "tabular-speed", tabular_speed_table(read_jsonl(TABULAR_SPEED)))
+    for name, path in MEASUREMENTS.items():
+        text = between_markers(text, name.replace("_", "-"), measurements_table(read_jsonl(path)))
     page.write_text(text)
     readme.write_text(between_markers(readme.read_text(), "benchmarks", readme_tables(read_jsonl(SPEED))))
 

@@ -6,35 +6,16 @@ over Gymnasium's; a million states. Appends a line to benchmarks/results/tabular
 benchmarks/RESULTS.md up to date. Each part runs in a process of its own.
 """
 
-import argparse
-import json
 import resource
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
-from benchmarks import report
-from benchmarks.speed import ROOT, commit, machine
+from benchmarks.measurements import REPEATS, best_of, main, row
 
 STATES, ACTIONS, SUCCESSORS = 10_000, 8, 16
 DISCOUNT, TOLERANCE = 0.99, 1e-2
 SEEDS, STEPS = 256, 40_000  # of Q-learning; steps of each seed
-REPEATS = 5
-
-
-def best_of(call: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Seconds of the fastest call: what else the machine does can only make it slower."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def random_tables(states: int, actions: int, successors: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -140,37 +121,5 @@ def a_million_states() -> list[dict]:
 
 PARTS = {"value-iteration": value_iteration, "control": control, "a-million-states": a_million_states}
 
-
-def row(what: str, value: float, unit: str, limit: float | None = None, least: float | None = None) -> dict:
-    """A measurement, and what it should be at most, or at least."""
-    return {"what": what, "value": float(f"{value:.4g}"), "unit": unit, "limit": limit, "least": least}
-
-
-def main() -> None:
-    """Measure each part in a fresh process, keep and show."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.part:
-        print(json.dumps(PARTS[options.part]()))
-        return
-    rows = []
-    for part in PARTS:
-        command = [sys.executable, "-m", "benchmarks.tabular_speed", "--part", part]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        rows += json.loads(done.stdout.splitlines()[-1])
-    record = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "command": "python -m benchmarks.tabular_speed",
-        "machine": machine(),
-        "rows": rows,
-    }
-    with report.TABULAR_SPEED.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-    print(report.tabular_speed_table([record]))
-    report.write()
-
-
 if __name__ == "__main__":
-    main()
+    main("tabular_speed", __doc__, PARTS)

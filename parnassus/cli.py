@@ -144,7 +144,7 @@ def _train(arguments: list[str]) -> None:
     names, rest = arguments[:first_option], arguments[first_option:]
     wants_help = "--help" in rest or "-h" in rest
 
-    from parnassus.options import choices, flatten, parse, rebuild
+    from parnassus.options import choices, choose, flatten, parse, rebuild
     from parnassus.presets import ALGORITHMS, algorithm_class, preset
     from parnassus.types import BadInput
 
@@ -160,6 +160,7 @@ def _train(arguments: list[str]) -> None:
         raise BadInput(f"train needs {what}, then the options: parnassus train ppo CartPole-v1 --steps 100_000")
     env = names[1] if len(names) > 1 else ""
     algorithm, defaults = preset(names[0], env, **choices(algorithm_class(names[0]), rest))
+    algorithm = choose(algorithm, rest)
     own = flatten(TrainOptions(**defaults))
     of_algorithm = flatten(algorithm)
     prog = f"parnassus train {' '.join(names)}"

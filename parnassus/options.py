@@ -39,10 +39,12 @@ def flatten(config: Any, path: tuple[str, ...] = ()) -> list[Option]:
     """An option for each field; a field that is itself a dataclass of options gives its own fields instead.
 
     Where a field may hold one of several dataclasses, an option names the kind, `--objective adaptive-kl`, and the
-    options of that kind bear its name, `--adaptive-kl-target`.
+    options of that kind bear its name, `--adaptive-kl-target`. Otherwise the options of a part bear the field's name
+    only where without it they would have that of another: `--teacher-num-steps`.
     """
     comments = _comments(type(config))
-    options = []
+    options: list[Option] = []
+    own = {field.name for field in dataclasses.fields(config)}
     for field in dataclasses.fields(config):
         value, where = getattr(config, field.name), (*path, field.name)
         if _is_value(field.type):
@@ -54,7 +56,10 @@ def flatten(config: Any, path: tuple[str, ...] = ()) -> list[Option]:
             for option in flatten(value, where):
                 options.append(dataclasses.replace(option, name=prefix + option.name.removeprefix(prefix)))
         elif dataclasses.is_dataclass(value):
-            options += flatten(value, where)
+            taken = own | {option.name for option in options}
+            for option in flatten(value, where):
+                name = f"{field.name}_{option.name}" if option.name in taken else option.name
+                options.append(dataclasses.replace(option, name=name))
     return options
 
 
@@ -68,6 +73,27 @@ def choices(cls: type, arguments: Sequence[str]) -> dict[str, type]:
             if kinds and flag.replace("_", "-") == "--" + field.name.replace("_", "-"):
                 chosen[field.name] = kinds.get(value if equals else following)
     return {name: kind for name, kind in chosen.items() if kind}  # `parse` tells of those that there are not
+
+
+def choose(config: Any, arguments: Sequence[str], prefix: str = "") -> Any:
+    """The dataclass with parts of the kinds that arguments name, `--planner mppi`; those of parts of parts, too."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        value, inner = getattr(config, field.name), prefix
+        if kinds := _kinds(field.type):
+            flag = "--" + prefix + field.name
+            for token, following in itertools.pairwise([*arguments, ""]):
+                name, equals, text = token.partition("=")
+                kind = kinds.get(text if equals else following)
+                if name.replace("-", "_") == flag.replace("-", "_") and kind and type(value) is not kind:
+                    value = kind()
+            inner = prefix + _kind_name(type(value)) + "-"
+        elif _is_value(field.type) or not dataclasses.is_dataclass(value):
+            continue
+        value = choose(value, arguments, inner)
+        if value is not getattr(config, field.name):
+            changes[field.name] = value
+    return dataclasses.replace(config, **changes) if changes else config
 
 
 def _kinds(annotation: Any) -> dict[str, type]:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -32,7 +32,7 @@ from parnassus.interrupts import Interrupts, stop
 from parnassus.policy import Policy
 from parnassus.presets import algorithm_name, default_num_envs, preset
 from parnassus.schedules import plan
-from parnassus.simulator import Simulator, visible_space
+from parnassus.simulator import Simulator, informed, visible_space
 from parnassus.tracking import CSVSink, Progress, Sink, TensorBoardSink, read_columns
 from parnassus.types import Algorithm, AsynchronousAlgorithm, BadInput, Behavior, Env, Spec, TrainingFailed, TrainState
 
@@ -553,19 +553,8 @@ def _with_simulator(algorithm: Any, env: Any, acts_only: bool = False) -> tuple[
     if is_on_host(env) or (acts_only and getattr(algorithm, "acts_without_simulator", False)):
         return algorithm, env
     simulator = Simulator(env)
-    informed = _informed(algorithm, simulator)
-    return (algorithm, env) if informed is algorithm else (informed, simulator)
-
-
-def _informed(config: Any, simulator: Simulator) -> Any:
-    """A dataclass with the simulator in its field of that name, and in that of its parts (such as a teacher)."""
-    changes = {}
-    for field_ in fields(config) if is_dataclass(config) else ():
-        value = getattr(config, field_.name)
-        new = simulator if field_.name == "simulator" else _informed(value, simulator)
-        if new is not value:
-            changes[field_.name] = new
-    return replace(config, **changes) if changes else config
+    changed = informed(algorithm, simulator)
+    return (algorithm, env) if changed is algorithm else (changed, simulator)
 
 
 def _close(env: Any) -> None:

@@ -4,6 +4,7 @@ A planner imagines from where the environment is. A learned model's state is the
 may hold more than it shows (the time, what is hidden), so here it is shown beside the observation.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,17 @@ def needed(simulator: Simulator | None, method: str) -> Simulator:
             "PETS, MBPO and MuZero learn a model of any"
         )
     return simulator
+
+
+def informed(config: Any, simulator: Simulator) -> Any:
+    """A dataclass with the simulator in its field of that name, and in that of its parts (such as a teacher)."""
+    changes = {}
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        value = getattr(config, field.name)
+        new = simulator if field.name == "simulator" else informed(value, simulator)
+        if new is not value:
+            changes[field.name] = new
+    return dataclasses.replace(config, **changes) if changes else config
 
 
 def _is_key(x: Any) -> bool:

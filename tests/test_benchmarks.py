@@ -297,13 +297,13 @@ def test_the_tabular_table_holds_means_against_the_book(tmp_path: Path):
     assert lines[5] == "| walk | computed | 1 | 0.7442 | exact | 0.7442 | yes |"
 
 
-def test_the_table_of_tabular_speed():
+def test_the_table_of_measurements():
     rows = [
         {"what": "fast", "value": 3e6, "unit": "steps/s", "limit": None, "least": 2e6},
         {"what": "large", "value": 5.0, "unit": "GiB", "limit": 4.0, "least": None},
         {"what": "long", "value": 0.5, "unit": "s", "limit": None, "least": None},
     ]
-    lines = report.tabular_speed_table([{**a_record("tabular", []), "rows": rows}]).splitlines()
+    lines = report.measurements_table([{**a_record("tabular", []), "rows": rows}]).splitlines()
     assert lines[2] == "| fast | 3,000,000 steps/s | at least 2,000,000 | yes |"
     assert lines[3] == "| large | 5 GiB | at most 4 | **no** |" and lines[4] == "| long | 0.5 s |  |  |"
 

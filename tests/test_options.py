@@ -2,12 +2,15 @@
 
 import pytest
 
+from parnassus.algorithms.distillation import Distillation
+from parnassus.algorithms.mpc import MPC
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
 from parnassus.algorithms.sac import SAC
 from parnassus.objectives import AdaptiveKL, Clip, FixedKL, Unclipped
-from parnassus.options import choices, flatten, parse, rebuild
+from parnassus.options import choices, choose, flatten, parse, rebuild
+from parnassus.planning.cem import CEM, MPPI
 from parnassus.presets import preset
 from parnassus.schedules import Linear
 from parnassus.types import BadInput
@@ -67,6 +70,20 @@ def test_no_options_change_nothing(algorithm):
 )
 def test_values(text, expected):
     assert read(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("--planner mppi", Distillation(MPC(MPPI()))),
+        ("--cem-horizon 3 --planner cem", Distillation(MPC(CEM(horizon=3)))),
+        ("--planner=mppi --mppi-horizon 3", Distillation(MPC(MPPI(horizon=3)))),
+        ("--num-steps 2 --teacher-num-steps 3", Distillation(MPC(num_steps=3), num_steps=2)),
+    ],
+)
+def test_parts_of_parts(text, expected):
+    """The kind of a part's part can be chosen; an option whose name another has bears the part's name."""
+    assert read(text, choose(Distillation(), text.split())) == expected
 
 
 def test_none_and_back():

@@ -1,5 +1,6 @@
 """A simulator shows its environment's state, and is the environment in everything else."""
 
+import dataclasses
 from typing import NamedTuple
 
 import gymnasium
@@ -11,7 +12,8 @@ import pytest
 from parnassus.encoding import zeros
 from parnassus.envs.classic import Pendulum
 from parnassus.envs.textbook import WORLDS, make
-from parnassus.simulator import Simulator, needed
+from parnassus.planning.cem import CEM
+from parnassus.simulator import Simulator, informed, needed, visible, visible_space
 from parnassus.types import BadInput, Env, Step, pytree
 
 
@@ -98,3 +100,33 @@ def same(left, right):
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             x, y = jax.random.key_data(x), jax.random.key_data(y)
         np.testing.assert_array_equal(x, y)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    simulator: Simulator | None = None
+    number: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    part: Part
+    name: str = "whole"
+
+
+def test_parts_are_informed_and_others_stay_what_they_are():
+    simulator = Simulator(Pendulum())
+    assert informed(Part(), simulator) == Part(simulator)
+    assert informed(Whole(Part(number=4)), simulator) == Whole(Part(simulator, 4))
+    other = CEM()
+    assert informed(other, simulator) is other
+
+
+def test_what_is_visible():
+    simulator = Simulator(Pendulum())
+    _, observation = simulator.reset(jax.random.key(0))
+    assert visible(observation) is observation["observation"]
+    assert visible(observation["observation"]) is observation["observation"]
+    assert visible_space(simulator.observation_space) == Pendulum().observation_space
+    nested = gymnasium.spaces.Dict({"observation": Pendulum().observation_space})
+    assert visible_space(nested) is nested  # a user's own Dict

@@ -176,7 +176,7 @@ def planned_steps(algorithm: Any) -> int:
 def run(combination: str, directory: Path, stop_after: int | None) -> TrainState:
     """Train from the start, or from the checkpoint in `directory` if there is one; save where training stops."""
     algorithm, collector = make(combination)
-    steps = planned_steps(algorithm)
+    before, steps = dataclasses.asdict(algorithm), planned_steps(algorithm)
     state = training.init(algorithm, collector, jax.random.key(3), steps)
     if directory.exists():
         state, _, _ = checkpoint.load(directory, state)
@@ -185,6 +185,10 @@ def run(combination: str, directory: Path, stop_after: int | None) -> TrainState
         if chunk.steps == stop_after:
             break
     checkpoint.save(directory, state, chunk.steps)
+    # Objects hold nothing that training changes.
+    assert dataclasses.asdict(algorithm) == before
+    assert all(isinstance(leaf, float) for leaf in jax.tree.leaves(algorithm))
+    assert not any(isinstance(value, jax.Array | np.ndarray) for value in vars(collector).values())
     return state
 
 
@@ -232,6 +236,7 @@ def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
     assert not np.array_equal(*weights)
 
 
+@pytest.mark.xdist_group("resumed")  # where the runs of single seeds were compiled
 @pytest.mark.reuses_keys
 @pytest.mark.parametrize("name", FEWER)
 def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
@@ -252,6 +257,7 @@ def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
 
 @pytest.mark.parametrize("name", FEWER)
 def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and not compiled: what is not traced anew is not compiled anew."""
     algorithm, collector = make(f"{name}/scan")
     traces, learn = [], type(algorithm).learn
     monkeypatch.setattr(type(algorithm), "learn", lambda *args: (traces.append(0), learn(*args))[1])
@@ -262,25 +268,13 @@ def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.Monkey
         dataclasses.replace(algorithm, discount=0.5),
         dataclasses.replace(algorithm, num_steps=4),
     ):
-        state = training.init(changed, collector, jax.random.key(0), 64)
-        for _ in training.train(changed, collector, state, 64, chunk_iterations=2):
-            pass
+        changed = training.arrays(changed)
+        state = jax.eval_shape(lambda key: training.init(changed, collector, key, 64), jax.random.key(0))  # noqa: B023
+        training.compiled_chunk.trace(changed, collector, state, np.int32(2), max_iterations=2)
         counts.append(len(traces))
     assert counts[0] > 0
     assert counts[1] == counts[0]  # a float: no new trace
     assert counts[2] > counts[1]  # a shape: a new one
-
-
-@pytest.mark.parametrize("combination", COMBINATIONS)
-def test_objects_hold_nothing_that_training_changes(combination: str) -> None:
-    algorithm, collector = make(combination)
-    before = dataclasses.asdict(algorithm)
-    state = training.init(algorithm, collector, jax.random.key(0), 64)
-    for _ in training.train(algorithm, collector, state, 64):
-        pass
-    assert dataclasses.asdict(algorithm) == before
-    assert all(isinstance(leaf, float) for leaf in jax.tree.leaves(algorithm))
-    assert not any(isinstance(value, jax.Array | np.ndarray) for value in vars(collector).values())
 
 
 @jax.tree_util.register_static

@@ -12,7 +12,7 @@ _CLASSIC: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (class, options)
     "CartPole-v1": ("CartPole", {}),
     "Pendulum-v1": ("Pendulum", {}),
     "ContinuousCartPole": ("CartPole", {"continuous": True, "max_steps": 200}),
-    "CartPoleSwingUp": ("CartPoleSwingUp", {}),
+    "CartPoleSwingUp": ("CartPoleSwingUp", {"repeat": 8}),  # as in Hafner et al. 2019
 }
 _TABLES = ("FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1", "CliffWalkingSlippery-v1", "Taxi-v4")
 

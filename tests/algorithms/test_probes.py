@@ -211,6 +211,11 @@ def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
     )
 
 
+def on_one_worker(*cases: Any) -> list[Any]:
+    """The cases (name, ...) of each algorithm on one worker: what it compiled for one serves the others."""
+    return [pytest.param(*case, marks=pytest.mark.xdist_group(f"probes-{case[0]}")) for case in cases]
+
+
 def train_on(name: str, probe: Probe, collector: str) -> Any:
     algorithm, steps = SETTINGS[name]
     if collector == "scan":
@@ -228,12 +233,14 @@ def train_on(name: str, probe: Probe, collector: str) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [
-        (name, kind)
-        for name in VALUE
-        for kind in VALUE_PROBES
-        if name not in TABULAR or kind in ("delayed", "endless")  # what the others ask of a table, these ask too
-    ],
+    on_one_worker(
+        *(
+            (name, kind)
+            for name in VALUE
+            for kind in VALUE_PROBES
+            if name not in TABULAR or kind in ("delayed", "endless")  # what the others ask of a table, these ask too
+        )
+    ),
 )
 def test_values(name: str, kind: str) -> None:
     probe = make_probe(name, kind, continuous=False)
@@ -241,8 +248,17 @@ def test_values(name: str, kind: str) -> None:
     check_values(name, kind, probe, algorithm, learner)
 
 
-@pytest.mark.parametrize("kind", ["endless", "ending"])
-@pytest.mark.parametrize("name", [name for name in VALUE if name not in TABULAR or name in ("sarsa", "td-prediction")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    on_one_worker(
+        *(
+            (name, kind)
+            for name in VALUE
+            for kind in ("endless", "ending")
+            if name not in TABULAR or name in ("sarsa", "td-prediction")
+        )
+    ),
+)
 def test_time_limits_are_not_terminations_on_the_host_either(name: str, kind: str) -> None:
     probe = make_probe(name, kind, continuous=False)
     algorithm, learner = train_on(name, probe, "host")
@@ -287,8 +303,10 @@ ACTS_IN = [  # (algorithm, continuous actions)
 ]
 
 
-@pytest.mark.parametrize("kind", ["action", "conditional"])
-@pytest.mark.parametrize(("name", "continuous"), ACTS_IN)
+@pytest.mark.parametrize(
+    ("name", "continuous", "kind"),
+    on_one_worker(*((*case, kind) for case in ACTS_IN for kind in ("action", "conditional"))),
+)
 def test_actions(name: str, continuous: bool, kind: str) -> None:
     probe = make_probe(name, kind, continuous)
     algorithm, learner = train_on(name, probe, "scan")
