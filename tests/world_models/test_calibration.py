@@ -44,7 +44,7 @@ def test_a_uniform_transform_is_calibrated_and_recalibration_makes_one() -> None
     levels = calibration.raw_levels(narrow[:2_500])
     np.testing.assert_allclose(levels[:, 0], np.linspace(0.1, 0.9, 9) ** 2, atol=0.03)
     covered = calibration.coverage(narrow[2_500:], levels)
-    np.testing.assert_allclose(covered, np.broadcast_to(calibration.LEVELS[:, None], (9, 2)), atol=0.03)
+    np.testing.assert_allclose(covered, np.broadcast_to(calibration.LEVELS[:, None], (9, 2)), atol=0.05)
 
 
 def drift(by: Any) -> Member:
