@@ -151,7 +151,7 @@ def test_resuming_is_exact(kind: str, tmp_path: Any) -> None:
 
 
 def test_the_filter_starts_anew_with_each_episode() -> None:
-    """Of each step's state only the first one's is a posterior after zeros; and it is no function of what was before."""
+    """Of each step's state only the first one's is a posterior after zeros; it depends on nothing before it."""
     probe = Probe("endless", continuous=True)
     collector = ScanCollector(probe, 2)
     learner = TINY.init(jax.random.key(0), collector.spec)
