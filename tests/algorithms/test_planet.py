@@ -143,7 +143,8 @@ def test_resuming_is_exact(kind: str, tmp_path: Any) -> None:
 def test_the_filter_starts_from_zeros_and_goes_on_from_what_was_done() -> None:
     """h of a fresh memory is f(0, 0, 0), and then f of the draw and of the action before."""
     spec = Spec(spaces.Box(-1.0, 1.0, (1,), np.float32), spaces.Box(-2.0, 2.0, (1,), np.float32), 300)
-    algorithm = dataclasses.replace(CONTINUOUS, planner=CEM(horizon=1, candidates=4, elites=1, iterations=1))
+    planner = CEM(horizon=1, candidates=4, elites=1, iterations=1)
+    algorithm = dataclasses.replace(CONTINUOUS, planner=planner, replay_size=300 * 8)
     behavior = algorithm.behavior(algorithm.init(jax.random.key(0), spec))
     model, f = behavior.model, behavior.model.networks.recurrence
     act = jax.jit(algorithm.act, static_argnums=4)
