@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from parnassus.algorithms.a3c import A3C as A3C
     from parnassus.algorithms.acktr import ACKTR as ACKTR
     from parnassus.algorithms.advantage_actor_critic import AdvantageActorCritic as AdvantageActorCritic
+    from parnassus.algorithms.alphazero import AlphaZero as AlphaZero
     from parnassus.algorithms.ddpg import DDPG as DDPG
     from parnassus.algorithms.distillation import Distillation as Distillation
     from parnassus.algorithms.double_q import DoubleQ as DoubleQ
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
     from parnassus.algorithms.dqn import DQN as DQN
     from parnassus.algorithms.dyna_q import DynaQ as DynaQ
     from parnassus.algorithms.expected_sarsa import ExpectedSARSA as ExpectedSARSA
+    from parnassus.algorithms.mbpo import MBPO as MBPO
     from parnassus.algorithms.monte_carlo_control import MonteCarloControl as MonteCarloControl
     from parnassus.algorithms.monte_carlo_prediction import MonteCarloPrediction as MonteCarloPrediction
     from parnassus.algorithms.mpc import MPC as MPC
+    from parnassus.algorithms.muzero import MuZero as MuZero
     from parnassus.algorithms.npg import NPG as NPG
     from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo as OffPolicyMonteCarlo
+    from parnassus.algorithms.pets import PETS as PETS
+    from parnassus.algorithms.planet import PlaNet as PlaNet
     from parnassus.algorithms.ppo import PPO as PPO
     from parnassus.algorithms.prioritized_sweeping import PrioritizedSweeping as PrioritizedSweeping
     from parnassus.algorithms.q_actor_critic import QActorCritic as QActorCritic
@@ -61,6 +66,8 @@ if TYPE_CHECKING:
     from parnassus.objectives import Unclipped as Unclipped
     from parnassus.planning.cem import CEM as CEM
     from parnassus.planning.cem import MPPI as MPPI
+    from parnassus.planning.mcts import PUCT as PUCT
+    from parnassus.planning.mcts import Gumbel as Gumbel
     from parnassus.planning.random_shooting import RandomShooting as RandomShooting
     from parnassus.replay import Prioritized as Prioritized
     from parnassus.replay import Uniform as Uniform
@@ -80,6 +87,12 @@ if TYPE_CHECKING:
     from parnassus.types import TrainState as TrainState
     from parnassus.types import Transition as Transition
     from parnassus.types import pytree as pytree
+    from parnassus.world_models.deterministic import Deterministic as Deterministic
+    from parnassus.world_models.ensemble import Ensemble as Ensemble
+    from parnassus.world_models.fitting import Fitting as Fitting
+    from parnassus.world_models.inverse import InverseAction as InverseAction
+    from parnassus.world_models.inverse import Predecessor as Predecessor
+    from parnassus.world_models.learned_env import LearnedEnv as LearnedEnv
 
 # Imported when first used: `parnassus --help` and `import parnassus` stay instant, JAX loads when it is needed.
 _HOME = {
@@ -93,6 +106,19 @@ _HOME = {
     "CEM": "planning.cem",
     "Distillation": "algorithms.distillation",
     "DoubleQ": "algorithms.double_q",
+    "AlphaZero": "algorithms.alphazero",
+    "MuZero": "algorithms.muzero",
+    "PETS": "algorithms.pets",
+    "MBPO": "algorithms.mbpo",
+    "PlaNet": "algorithms.planet",
+    "PUCT": "planning.mcts",
+    "Gumbel": "planning.mcts",
+    "Ensemble": "world_models.ensemble",
+    "Deterministic": "world_models.deterministic",
+    "Fitting": "world_models.fitting",
+    "InverseAction": "world_models.inverse",
+    "Predecessor": "world_models.inverse",
+    "LearnedEnv": "world_models.learned_env",
     "MPC": "algorithms.mpc",
     "MPPI": "planning.cem",
     "RandomShooting": "planning.random_shooting",

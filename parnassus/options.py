@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from parnassus.configuration import members
-from parnassus.presets import suggest
+from parnassus.presets import ALGORITHMS, suggest
 from parnassus.types import BadInput
 
 
@@ -40,7 +40,7 @@ def flatten(config: Any, path: tuple[str, ...] = ()) -> list[Option]:
 
     Where a field may hold one of several dataclasses, an option names the kind, `--objective adaptive-kl`, and the
     options of that kind bear its name, `--adaptive-kl-target`. Otherwise the options of a part bear the field's name
-    only where without it they would have that of another: `--teacher-num-steps`.
+    only where without it they would have that of another: `--fitting-learning-rate`.
     """
     comments = _comments(type(config))
     options: list[Option] = []
@@ -107,8 +107,10 @@ def _kinds(annotation: Any) -> dict[str, type]:
 
 
 def _kind_name(kind: type) -> str:
-    """AdaptiveKL -> adaptive-kl."""
-    return re.sub("(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+    """AdaptiveKL -> adaptive-kl; an algorithm's is that by which it is trained."""
+    home = kind.__module__, kind.__name__
+    of_algorithms = {home: name for name, home in ALGORITHMS.items()}
+    return of_algorithms.get(home) or re.sub("(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
 
 
 def _is_value(annotation: Any) -> bool:

@@ -4,6 +4,7 @@ import pytest
 
 from parnassus.algorithms.distillation import Distillation
 from parnassus.algorithms.mpc import MPC
+from parnassus.algorithms.muzero import MuZero
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.algorithms.reinforce import REINFORCE
@@ -11,9 +12,12 @@ from parnassus.algorithms.sac import SAC
 from parnassus.objectives import AdaptiveKL, Clip, FixedKL, Unclipped
 from parnassus.options import choices, choose, flatten, parse, rebuild
 from parnassus.planning.cem import CEM, MPPI
+from parnassus.planning.mcts import Gumbel
 from parnassus.presets import preset
 from parnassus.schedules import Linear
-from parnassus.types import BadInput
+from parnassus.types import BadInput, pytree
+from parnassus.world_models.fitting import Fitting
+from parnassus.world_models.inverse import InverseAction
 
 
 def read(text, algorithm=None, positional=0):
@@ -72,18 +76,26 @@ def test_values(text, expected):
     assert read(text) == expected
 
 
+@pytree
+class Ensembles:
+    part: InverseAction = InverseAction()
+    minibatch_size: int = 2
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("--planner mppi", Distillation(MPC(MPPI()))),
-        ("--cem-horizon 3 --planner cem", Distillation(MPC(CEM(horizon=3)))),
-        ("--planner=mppi --mppi-horizon 3", Distillation(MPC(MPPI(horizon=3)))),
-        ("--num-steps 2 --teacher-num-steps 3", Distillation(MPC(num_steps=3), num_steps=2)),
+        ("--mpc-planner mppi", Distillation(MPC(MPPI()))),
+        ("--teacher muzero --muzero-search gumbel", Distillation(MuZero(Gumbel()))),
+        ("--mpc-cem-horizon 3 --teacher mpc", Distillation(MPC(CEM(horizon=3)))),
+        ("--mpc-planner=mppi --mpc-mppi-horizon 3", Distillation(MPC(MPPI(horizon=3)))),
+        ("--num-steps 2 --mpc-num-steps 3", Distillation(MPC(num_steps=3), num_steps=2)),
+        ("--part-minibatch-size 4", Ensembles(InverseAction(fitting=Fitting(minibatch_size=4, tolerance=1e-4)))),
     ],
 )
 def test_parts_of_parts(text, expected):
     """The kind of a part's part can be chosen; an option whose name another has bears the part's name."""
-    assert read(text, choose(Distillation(), text.split())) == expected
+    assert read(text, choose(type(expected)(), text.split())) == expected
 
 
 def test_none_and_back():

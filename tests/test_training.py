@@ -24,11 +24,13 @@ from parnassus.algorithms.dpg import DPG
 from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.dyna_q import DynaQ
 from parnassus.algorithms.expected_sarsa import ExpectedSARSA
+from parnassus.algorithms.mbpo import MBPO
 from parnassus.algorithms.monte_carlo_control import MonteCarloControl
 from parnassus.algorithms.monte_carlo_prediction import MonteCarloPrediction
 from parnassus.algorithms.muzero import MuZero
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo
+from parnassus.algorithms.pets import PETS
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.prioritized_sweeping import PrioritizedSweeping
 from parnassus.algorithms.q_actor_critic import QActorCritic
@@ -51,10 +53,13 @@ from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
 from parnassus.exploration import GaussianNoise, OrnsteinUhlenbeck
 from parnassus.objectives import AdaptiveKL, Clip
+from parnassus.planning.cem import CEM
 from parnassus.planning.mcts import PUCT
 from parnassus.replay import Prioritized
 from parnassus.schedules import Linear
 from parnassus.types import BadInput, Collector, TrainingFailed, TrainState
+from parnassus.world_models.ensemble import Ensemble
+from parnassus.world_models.fitting import Fitting
 from tests.probe_envs import Probe
 
 OFF_POLICY: dict[str, Any] = {
@@ -64,6 +69,7 @@ OFF_POLICY: dict[str, Any] = {
     "learning_starts": 16,
     "hidden_sizes": (8,),
 }
+MODEL = Ensemble(2, (8,), fitting=Fitting(minibatch_size=8, holdout_size=8, steps_per_look=2, max_looks=2))
 ALGORITHMS: dict[str, Any] = {
     "ppo": PPO(
         num_steps=8,
@@ -131,6 +137,10 @@ ALGORITHMS: dict[str, Any] = {
     "ddpg": DDPG(**OFF_POLICY, noise=OrnsteinUhlenbeck(), normalize_observations=True),
     "double-q": DoubleQ(**OFF_POLICY),
     "td3": TD3(**OFF_POLICY, noise=GaussianNoise(Linear(0.2, 0.1))),
+    "mbpo": MBPO(SAC(**OFF_POLICY), MODEL, horizon=2, rollouts=4, imagined_size=32),
+    "pets": PETS(
+        CEM(horizon=2, candidates=8, iterations=2, elites=2), MODEL, num_steps=2, learning_starts=16, replay_size=64
+    ),
     "sac-discrete": DiscreteSAC(**OFF_POLICY, num_updates=2, normalize_observations=True),
     "muzero": MuZero(
         **OFF_POLICY,
@@ -173,7 +183,9 @@ COMBINATIONS = [
 def make(combination: str) -> tuple[Any, Collector]:
     name, kind = combination.split("/")
     probe = Probe(
-        "endless", continuous=name in ("sac", "ppo", "dpg", "ddpg", "double-q", "td3"), tabular=name in TABULAR
+        "endless",
+        continuous=name in ("sac", "ppo", "dpg", "ddpg", "double-q", "td3", "mbpo", "pets"),
+        tabular=name in TABULAR,
     )
     if kind == "scan":
         return ALGORITHMS[name], ScanCollector(probe, N)
@@ -247,6 +259,7 @@ def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
     assert not np.array_equal(*weights)
 
 
+@pytest.mark.xdist_group("resumed")  # where the runs of single seeds were compiled
 @pytest.mark.reuses_keys
 @pytest.mark.parametrize("name", FEWER)
 def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
@@ -265,6 +278,15 @@ def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
         np.testing.assert_allclose(together.metrics["episode/return"][i], alone.metrics["episode/return"], rtol=1e-5)
 
 
+def replaced(algorithm: Any, name: str, value: Any) -> Any:
+    """With another value of a hyper-parameter, which may be that of a part."""
+    fields = {field.name: getattr(algorithm, field.name) for field in dataclasses.fields(algorithm)}
+    if name in fields:
+        return dataclasses.replace(algorithm, **{name: value})
+    part = next(part for part, old in fields.items() if hasattr(old, name))
+    return dataclasses.replace(algorithm, **{part: replaced(fields[part], name, value)})
+
+
 @pytest.mark.parametrize("name", FEWER)
 def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and not compiled: what is not traced anew is not compiled anew."""
@@ -275,8 +297,8 @@ def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.Monkey
     counts = []
     for changed in (
         algorithm,
-        dataclasses.replace(algorithm, discount=0.5),
-        dataclasses.replace(algorithm, num_steps=4),
+        replaced(algorithm, "discount", 0.5),
+        replaced(algorithm, "num_steps", 4),
     ):
         changed = training.arrays(changed)
         state = jax.eval_shape(lambda key: training.init(changed, collector, key, 64), jax.random.key(0))  # noqa: B023

@@ -24,7 +24,11 @@ from flax import linen as nn
 from gymnasium import spaces
 from jaxtyping import Array, Float
 
+from parnassus.algorithms.alphazero import AlphaZero
 from parnassus.algorithms.mpc import MPC
+from parnassus.algorithms.muzero import MuZero
+from parnassus.algorithms.pets import PETS
+from parnassus.algorithms.planet import PlaNet
 from parnassus.distributions import Categorical, Distribution, parameterize
 from parnassus.encoding import Encoder, zeros
 from parnassus.networks import DeterministicPolicy, Network, Policy, Torso
@@ -62,7 +66,7 @@ class Behavior(NamedTuple):
 class Distillation:
     """Any algorithm as the teacher, above all one that plans; the policy alone acts where it does not explore."""
 
-    teacher: MPC = MPC()  # what is imitated
+    teacher: MPC | PETS | PlaNet | AlphaZero | MuZero = MPC()  # what is imitated
     learning_rate: NonNegative | Linear = 1e-3  # Adam's step size
     teacher_share: Fraction | Linear = Linear(1.0, 0.0, 0.5)  # beta: how often the teacher's action is taken
     num_steps: Count = 16  # T: steps in each environment per iteration
@@ -112,7 +116,7 @@ class Distillation:
         planned, memory, extras = self.teacher.act(behavior.teacher, memory, observation, teacher_key, True)
         lesson = planned
         if isinstance(own, Categorical):
-            lesson = extras.get("policy", jax.nn.one_hot(planned, own.logits.shape[-1]))
+            lesson = extras.get("weights", jax.nn.one_hot(planned, own.logits.shape[-1]))
         follow = jax.random.bernoulli(choice_key, at(self.teacher_share, behavior.progress), planned.shape[:1])
         return where(follow, planned, best(own)), memory, {**extras, "lesson": lesson}
 

@@ -31,7 +31,7 @@ class CEM:
 
     horizon: Count = 12  # H: actions in a sequence
     candidates: Count = 1_000  # K: sequences in an iteration
-    iterations: Count = 10
+    iterations: Count = 10  # in which sequences are drawn, and the Gaussian moves to the best
     elites: Count = 100  # the best sequences, which the next mean and standard deviation are of; more where worth ties
     momentum: Fraction = 0.1  # the weight of the last mean and standard deviation in the next
     first_std: NonNegative = 1.0  # standard deviation of the first iteration, where actions are in [-1, 1]
@@ -76,7 +76,7 @@ class MPPI:
 
     horizon: Count = 12  # H: actions in a sequence
     candidates: Count = 1_000  # K: sequences in an iteration
-    iterations: Count = 1
+    iterations: Count = 1  # in which sequences are drawn, and the mean moves
     temperature: NonNegative = 1.0  # lambda, in units of reward: the smaller, the more the best alone counts
     first_std: NonNegative = 0.5  # of all iterations, where actions are in [-1, 1]
     particles: Count = 1  # for each sequence and model

@@ -24,10 +24,18 @@ def probability_transform(outputs: Outputs, truth: Float[Array, "B D"]) -> Float
     return norm.cdf((truth[None] - outputs.mean) * jnp.exp(-0.5 * outputs.log_variance)).mean(0)
 
 
-def coverage(transform: Float[Array, "B D"], levels: Float[np.ndarray | Array, "L"] = LEVELS) -> Float[Array, "L D"]:
-    """For each level p, how many of the truths lie in the central interval of probability p, number by number."""
-    distance = 2.0 * jnp.abs(transform - 0.5)
-    return (distance[None] <= jnp.asarray(levels)[:, None, None]).mean(1)
+def coverage(
+    transform: Float[Array, "B D"],
+    levels: Float[np.ndarray | Array, "L"] | Float[np.ndarray | Array, "L D"] = LEVELS,
+) -> Float[Array, "L D"]:
+    """For each level p, how many of the truths lie in the central interval of probability p, number by number.
+
+    A level may be another for each number, as in `raw_levels`.
+    """
+    levels = jnp.asarray(levels)
+    if levels.ndim == 1:
+        levels = jnp.broadcast_to(levels[:, None], (len(levels), transform.shape[1]))
+    return (2.0 * jnp.abs(transform - 0.5)[None] <= levels[:, None]).mean(1)
 
 
 def expected_calibration_error(

@@ -22,10 +22,12 @@ from parnassus.algorithms.dpg import DPG
 from parnassus.algorithms.dqn import DQN
 from parnassus.algorithms.dyna_q import DynaQ
 from parnassus.algorithms.expected_sarsa import ExpectedSARSA
+from parnassus.algorithms.mbpo import MBPO
 from parnassus.algorithms.monte_carlo_control import MonteCarloControl
 from parnassus.algorithms.muzero import MuZero
 from parnassus.algorithms.npg import NPG
 from parnassus.algorithms.off_policy_monte_carlo import OffPolicyMonteCarlo
+from parnassus.algorithms.pets import PETS
 from parnassus.algorithms.ppo import PPO
 from parnassus.algorithms.prioritized_sweeping import PrioritizedSweeping
 from parnassus.algorithms.q_actor_critic import QActorCritic
@@ -46,10 +48,14 @@ from parnassus.collect import HostCollector, ScanCollector
 from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
 from parnassus.exploration import GaussianNoise
+from parnassus.planning.cem import CEM
 from parnassus.planning.mcts import PUCT, Gumbel
 from parnassus.replay import Prioritized
 from parnassus.schedules import Linear
 from parnassus.simulator import Simulator
+from parnassus.types import Spec
+from parnassus.world_models.ensemble import Ensemble
+from parnassus.world_models.fitting import Fitting
 from tests.probe_envs import Probe, State
 
 GAMMA = 0.8
@@ -63,6 +69,7 @@ OFF_POLICY: dict[str, Any] = {
     "discount": GAMMA,
     "hidden_sizes": (32,),
 }
+MODEL = Ensemble(2, (16,), fitting=Fitting(1e-2, minibatch_size=32, steps_per_look=20, max_looks=10, patience=3))
 # What each algorithm needs to learn a probe in a second or two, and how to ask it for V(o).
 SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment steps)
     "ppo": (
@@ -84,6 +91,33 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
             hidden_sizes=(32,),
         ),
         6_000,
+    ),
+    "mbpo": (
+        MBPO(
+            SAC(
+                **{**OFF_POLICY, "num_steps": 32},
+                updates_per_step=2,
+                tau=0.05,
+                temperature=1e-4,
+                learn_temperature=False,
+            ),
+            MODEL,
+            horizon=2,
+            rollouts=128,
+            imagined_size=512,
+        ),
+        2_560,
+    ),
+    # PETS has no values that could be asked for: of what it acts by, `ending` and `endless` are questions to its model.
+    "pets": (
+        PETS(
+            CEM(horizon=2, candidates=64, iterations=4, elites=8),
+            MODEL,
+            num_steps=16,
+            learning_starts=128,
+            replay_size=1_000,
+        ),
+        512,
     ),
     "sac-discrete": (
         DiscreteSAC(
@@ -206,6 +240,10 @@ def sac_value(algorithm: SAC, learner: Any, observation: Any, key: Any) -> Any:
     return learner.critics(encoded, learner.policy(encoded).mode()).min(-1)
 
 
+def mbpo_value(algorithm: MBPO, learner: Any, observation: Any, key: Any) -> Any:
+    return sac_value(algorithm.sac, learner.agent, observation, key)
+
+
 def greedy_value(algorithm: Any, learner: Any, observation: Any, key: Any) -> Any:
     return algorithm.greedy_value(learner, learner.encoder(observation))
 
@@ -233,6 +271,7 @@ VALUE: dict[str, Callable] = {
     "q-actor-critic": mean_action_value,
     "ppo": ppo_value,
     "sac": sac_value,
+    "mbpo": mbpo_value,
     **dict.fromkeys(["dqn", "dqn-all", "ddpg", "double-q", "td3"], greedy_value),
     "sac-discrete": discrete_sac_value,
     **dict.fromkeys(["q-learning", "double-q-learning", "sarsa", "expected-sarsa", "sarsa-lambda"], q_value),
@@ -252,19 +291,21 @@ VALUE_PROBES = {  # V(shown -1), V(shown +1); None: never seen
 
 def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
     return Probe(
-        kind, continuous=continuous or name in ("sac", "dpg", "ddpg", "double-q", "td3"), tabular=name in TABULAR
+        kind,
+        continuous=continuous or name in ("sac", "dpg", "ddpg", "double-q", "td3", "mbpo"),
+        tabular=name in TABULAR,
     )
 
 
-def simulator(probe: Probe) -> Simulator:
-    """With the probe's kind as an array: a plain number is taken for a real one where it is part of an algorithm."""
-    return Simulator(dataclasses.replace(probe, kind=jnp.int32(probe.kind)))
+def on_one_worker(*cases: Any) -> list[Any]:
+    """The cases (name, ...) of each algorithm on one worker: what it compiled for one serves the others."""
+    return [pytest.param(*case, marks=pytest.mark.xdist_group(f"probes-{case[0]}")) for case in cases]
 
 
 def train_on(name: str, probe: Probe, collector: str) -> Any:
     algorithm, steps = SETTINGS[name]
     if name in IN_SIMULATORS:
-        algorithm = dataclasses.replace(algorithm, simulator=simulator(probe))
+        algorithm = dataclasses.replace(algorithm, simulator=Simulator(probe))
         collect = ScanCollector(algorithm.simulator, N)
     elif collector == "scan":
         collect = ScanCollector(probe, N)
@@ -281,12 +322,14 @@ def train_on(name: str, probe: Probe, collector: str) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [
-        (name, kind)
-        for name in VALUE
-        for kind in VALUE_PROBES
-        if name not in TABULAR or kind in ("delayed", "endless")  # what the others ask of a table, these ask too
-    ],
+    on_one_worker(
+        *(
+            (name, kind)
+            for name in VALUE
+            for kind in VALUE_PROBES
+            if name not in TABULAR or kind in ("delayed", "endless")  # what the others ask of a table, these ask too
+        )
+    ),
 )
 def test_values(name: str, kind: str) -> None:
     probe = make_probe(name, kind, continuous=False)
@@ -294,14 +337,16 @@ def test_values(name: str, kind: str) -> None:
     check_values(name, kind, probe, algorithm, learner)
 
 
-@pytest.mark.parametrize("kind", ["endless", "ending"])
 @pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name in VALUE
-        if name not in IN_SIMULATORS and (name not in TABULAR or name in ("sarsa", "td-prediction"))
-    ],
+    ("name", "kind"),
+    on_one_worker(
+        *(
+            (name, kind)
+            for name in VALUE
+            for kind in ("endless", "ending")
+            if name not in IN_SIMULATORS and (name not in TABULAR or name in ("sarsa", "td-prediction"))
+        )
+    ),
 )
 def test_time_limits_are_not_terminations_on_the_host_either(name: str, kind: str) -> None:
     probe = make_probe(name, kind, continuous=False)
@@ -340,6 +385,8 @@ ACTS_IN = [  # (algorithm, continuous actions)
     ("ddpg", True),
     ("double-q", True),
     ("td3", True),
+    ("mbpo", True),
+    ("pets", True),
     ("sac-discrete", False),
     ("dqn", False),
     ("dqn-all", False),
@@ -348,16 +395,16 @@ ACTS_IN = [  # (algorithm, continuous actions)
 ]
 
 
-@pytest.mark.parametrize("kind", ["action", "conditional"])
-@pytest.mark.parametrize(("name", "continuous"), ACTS_IN)
+@pytest.mark.parametrize(
+    ("name", "continuous", "kind"),
+    on_one_worker(*((*case, kind) for case in ACTS_IN for kind in ("action", "conditional"))),
+)
 def test_actions(name: str, continuous: bool, kind: str) -> None:
     probe = make_probe(name, kind, continuous)
     algorithm, learner = train_on(name, probe, "scan")
     shown = probe.observe(jnp.arange(2))
-    behavior, memory = (
-        algorithm.behavior(learner),
-        jnp.zeros(2, jnp.int32) if name in ("reinforce", "monte-carlo") else (),
-    )
+    behavior = algorithm.behavior(learner)
+    memory = algorithm.initial_memory(Spec(probe.observation_space, probe.action_space, 2))
     if name in IN_SIMULATORS:
         states = State(jnp.arange(2, dtype=jnp.int32), jnp.zeros(2, jnp.int32))
         shown = {"observation": shown, "state": tuple(jax.tree.leaves(states))}
