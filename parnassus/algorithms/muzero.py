@@ -131,7 +131,8 @@ class MuZero:
     num_unrolled: Count = 5  # K: steps that the model takes on its own in the loss
     num_samples: Count = 16  # where actions are real, how many of them a node has
     support_size: Count = 20  # S: values and rewards up to about S^2
-    value_coefficient: NonNegative = 0.25  # of the value's loss (Schrittwieser et al. 2021, appendix A)
+    value_coefficient: NonNegative = 0.25  # of the value's loss (appendix H)
+    reanalyze: bool = False  # learn the weights of a search with the model of now, not of then (appendix H)
     weight_decay: NonNegative = 1e-4
     max_grad_norm: NonNegative = 5.0  # of the global norm
     normalize_observations: bool = False  # by running statistics
@@ -222,12 +223,22 @@ class MuZero:
 
     def gradient_step(self, learner: Learner, replay: Replay, key: Key, num_envs: int) -> tuple[Learner, Metrics]:
         """One gradient step of the whole model on fresh sequences."""
-        start, steps = replay.draw(key, self.minibatch_size), jnp.arange(self.num_unrolled + 1)
+        draw_key, search_key = jax.random.split(key)
+        start, steps = replay.draw(draw_key, self.minibatch_size), jnp.arange(self.num_unrolled + 1)
         rows = (start[None] + num_envs * steps[:, None]) % replay.capacity
         sequences = jax.tree.map(lambda x: x[rows], replay.storage)
+        if self.reanalyze:
+            sequences = self.reanalyzed(learner, sequences, search_key)
         gradients, metrics = jax.grad(self.loss, has_aux=True)(learner.model, learner.encoder, sequences)
         updates, optimizer = self.optimizer(learner.progress).update(gradients, learner.optimizer, learner.model)
         return learner._replace(model=optax.apply_updates(learner.model, updates), optimizer=optimizer), metrics
+
+    def reanalyzed(self, learner: Learner, sequences: Moment, key: Key) -> Moment:
+        """The same sequences, with what a search finds at their observations now."""
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sequences.observation)
+        _, _, found = self.act(self.behavior(learner), (), flat, key, explore=True)
+        anew = {name: found[name].reshape(getattr(sequences, name).shape) for name in ("actions", "weights")}
+        return sequences._replace(**anew)
 
     def loss(self, model: Model, encoder: Encoder, sequences: Moment) -> tuple[Float[Array, ""], Metrics]:
         """Equation 1, of sequences with leaves [K + 1, B, ...]."""

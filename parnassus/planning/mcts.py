@@ -10,6 +10,7 @@
 `PUCT` is the search of AlphaZero and MuZero (Silver et al. 2018; Schrittwieser et al. 2020, appendix B), `Gumbel` that
 of Gumbel MuZero (Danihelka et al. 2022). A node brings its own actions: all of them where they are discrete; where they
 are real, some that its prior drew, which the search then takes for equally likely (Hubert et al. 2021, section 4).
+Where chance plays a part, a tree knows one outcome of each action: the one that was drawn when it was first taken.
 """
 
 from collections.abc import Callable
