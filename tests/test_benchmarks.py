@@ -367,7 +367,7 @@ def test_random_steps_of_a_shaken_world():
     spec = Spec(env.observation_space, env.action_space, 10)
     assert world_models.replay_of(trajectory, spec).size == 40
     state, _ = env.reset(jax.random.key(0))
-    speeds = [env.step(state, np.zeros(1, np.float32), jax.random.key(k)).observation[2] for k in (1, 2)]
+    speeds = [env.step(state, jax.numpy.zeros(1), jax.random.key(k)).observation[2] for k in (1, 2)]
     assert speeds[0] != speeds[1]
 
 
