@@ -10,8 +10,9 @@
         for each gradient step, with a minibatch of segments from D:
             descend  the model's loss, equation 3                                        (`world_models/recurrent.py`)
 
-Observations may show less than the state, and may be images: what was seen is remembered in h. The model also learns
-where episodes end, of which the paper's do not speak.
+Observations may show less than the state, and may be images: what was seen is remembered in h. The paper's tasks never
+terminate; here the model learns where episodes do. A segment starts anywhere in an episode, and the model there from
+nothing; the paper cuts its segments from whole episodes, at random.
 """
 
 import dataclasses
