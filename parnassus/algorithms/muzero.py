@@ -185,7 +185,8 @@ class MuZero:
         root_key, search_key = jax.random.split(key)
         root = self.node(behavior.model, behavior.model.representation(behavior.encoder(observation)), root_key)
         found = self.search(root, partial(self.imagine, behavior.model), search_key, explore)
-        return found.action, memory, {"actions": root.actions, "weights": found.weights, "value": found.value}
+        extras = {"actions": root.actions, "weights": found.weights, "value": found.improved_value}
+        return found.action, memory, extras
 
     def imagine(self, model: Model, state: Float[Array, "s"], action: Num[Array, "*a"], key: Key) -> tuple:
         """One step in the model, for the search."""
