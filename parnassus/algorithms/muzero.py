@@ -5,18 +5,20 @@
         for T steps in each of N environments, with observation o:                        (`act`, by the collector)
             weights, value, a <- tree search from s = h(o), where (s', r) = g(s, a) and (pi, v) = f(s)
             act by a
-        z_t <- r_{t+1} + ... + gamma^{n-1} r_{t+n} + gamma^n value_{t+n}                  (equation 4)
-        store (o, a, r, weights, z) in D
+        store (o, a, r, weights) in D
         for each gradient step, with a minibatch of K + 1 steps in a row from D:
+            z_t <- r_{t+1} + ... + gamma^{n-1} r_{t+n} + gamma^n v_target(o_{t+n})        (equation 4)
             s_0 <- h(o_t)
             for each k of 0, ..., K:
                 pi_k, v_k <- f(s_k);  s_{k+1}, r_k <- g(s_k, a_{t+k})
             descend  sum_k E[(z_{t+k}, v_k) + (r_{t+k+1}, r_k) - sum_a weights_{t+k}(a) log pi_k(a)]     (equation 1)
+            theta_target <- theta_target + tau (theta - theta_target)
 
 (x, y) is a cross-entropy: values and rewards are distributions over the numbers from -S to S, by which x is told as
 h(x) = sign(x) (sqrt(|x| + 1) - 1) + 0.001 x (appendix F). What follows a terminal state is absorbing: it pays nothing
-and is worth nothing; what follows a cut is unknown and not learned from. Targets bootstrap from the value that the
-search found in the next state, and at a cut (a time limit, the trajectory's end) from the prediction's in the true one.
+and is worth nothing; what follows a cut (a time limit, the trajectory's end) is not learned from, and the rewards of a
+target go no further: it bootstraps there, in the true successor. The value that is bootstrapped is that of a slow copy
+of the model, of now (as in appendix H): what a search found back then is as old as the replay.
 """
 
 from functools import partial
@@ -31,11 +33,10 @@ from jaxtyping import Array, Bool, Float, Num
 
 from parnassus.distributions import Distribution, Parameterization, parameterize
 from parnassus.encoding import Encoder, zeros
-from parnassus.networks import MLP, Network, Policy, Torso
-from parnassus.off_policy import improve
+from parnassus.networks import MLP, Network, Policy, Torso, polyak
+from parnassus.off_policy import experience, improve
 from parnassus.planning.mcts import PUCT, Gumbel, Node, candidates, check, log_probs
 from parnassus.replay import Replay
-from parnassus.returns import n_step_returns
 from parnassus.schedules import Linear, Progress, at
 from parnassus.types import Count, Fraction, Key, Metrics, NonNegative, Spec, Transition, Tree, WholeNumber, pytree
 
@@ -56,7 +57,9 @@ class Moment(NamedTuple):
     reward: Float[Array, "*batch"]  # r_{t+1}
     actions: Num[Array, "..."]  # [*batch, A, *a], of the root
     weights: Float[Array, "*batch A"]
-    value: Float[Array, "*batch"]  # z_t
+    rewards: Float[Array, "*batch"]  # r_{t+1} + gamma r_{t+2} + ... + gamma^{m-1} r_{t+m}; m is n, or less at an end
+    successor: Tree  # o_{t+m}
+    discount: Float[Array, "*batch"]  # of its value: gamma^m, or 0 where it is terminal
     terminated: Bool[Array, "*batch"]
     ended: Bool[Array, "*batch"]  # what comes next in the replay is not what followed
 
@@ -68,6 +71,7 @@ class Behavior(NamedTuple):
 
 class Learner(NamedTuple):
     model: Model
+    target: Model  # the slow copy
     optimizer: optax.OptState
     replay: Replay  # D; the step after row i of N environments is row i + N
     encoder: Encoder
@@ -128,6 +132,7 @@ class MuZero:
     learning_starts: WholeNumber = 1_000  # environment steps before the first gradient step
     discount: Fraction = 0.99  # gamma, of future rewards
     n: Count = 10  # rewards in a value's target
+    tau: Fraction = 0.01  # the target model's step towards the model
     num_unrolled: Count = 5  # K: steps that the model takes on its own in the loss
     num_samples: Count = 16  # where actions are real, how many of them a node has
     support_size: Count = 20  # S: values and rewards up to about S^2
@@ -157,20 +162,16 @@ class MuZero:
             Network.create(Prediction(mlp.clone(), head, num_outputs), prediction_key, state),
         )
         num_actions = head.num_outputs if isinstance(spec.action_space, spaces.Discrete) else self.num_samples
-        actions, nothing = jnp.repeat(action, num_actions, axis=0), jnp.zeros(())
+        number, flag = jnp.zeros(1), jnp.zeros(1, bool)
+        actions = jnp.repeat(action[None], num_actions, axis=1)
         one = Moment(
-            jax.tree.map(lambda x: x[0], observation),
-            action[0],
-            nothing,
-            actions,
-            jnp.zeros(num_actions),
-            nothing,
-            jnp.zeros((), bool),
-            jnp.zeros((), bool),
+            observation, action, number, actions, jnp.zeros((1, num_actions)), number, observation, number, flag, flag
         )
+        replay = Replay.create(jax.tree.map(lambda x: x[0], one), self.replay_size)
+        target = jax.tree.map(jnp.copy, model)  # a copy: donated buffers must not be shared
         progress = Progress.start()
         optimizer = self.optimizer(progress).init(model)
-        return Learner(model, optimizer, Replay.create(one, self.replay_size), encoder, progress)
+        return Learner(model, target, optimizer, replay, encoder, progress)
 
     def behavior(self, learner: Learner) -> Behavior:
         """The model: acting is searching in it."""
@@ -185,7 +186,8 @@ class MuZero:
         root_key, search_key = jax.random.split(key)
         root = self.node(behavior.model, behavior.model.representation(behavior.encoder(observation)), root_key)
         found = self.search(root, partial(self.imagine, behavior.model), search_key, explore)
-        return found.action, memory, {"actions": root.actions, "weights": found.weights, "value": found.value}
+        extras = {"actions": root.actions, "weights": found.weights, "value": found.improved_value}
+        return found.action, memory, extras
 
     def imagine(self, model: Model, state: Float[Array, "s"], action: Num[Array, "*a"], key: Key) -> tuple:
         """One step in the model, for the search."""
@@ -198,19 +200,18 @@ class MuZero:
         policy, value = model.prediction(state)
         return Node(state, *candidates(policy, key, self.num_samples), expectation(value))
 
-    def value(self, learner: Learner, observation: Tree) -> Float[Array, "*batch"]:
+    def value(self, model: Model, encoder: Encoder, observation: Tree) -> Float[Array, "*batch"]:
         """What the prediction says that an observation is worth."""
-        _, value = learner.model.prediction(learner.model.representation(learner.encoder(observation)))
-        return expectation(value)
+        return expectation(model.prediction(model.representation(encoder(observation)))[1])
 
     def learn(self, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
         """Store what the searches found and what came of it, then `num_updates` gradient steps."""
-        observation, action, reward, next_observation, terminated, truncated, extras = trajectory
+        observation, action, reward, _, terminated, truncated, extras = trajectory
         ended = (terminated | truncated).at[-1].set(True)
-        searched = jnp.roll(extras["value"], -1, axis=0)  # in the next state, where there is one
-        next_value = jnp.where(ended, self.value(learner, next_observation), searched)
-        z = n_step_returns(reward, next_value, terminated, truncated, self.discount, self.n)
-        moments = Moment(observation, action, reward, extras["actions"], extras["weights"], z, terminated, ended)
+        ahead = experience(trajectory, self.discount, self.n)
+        found = extras["actions"], extras["weights"]
+        seen = ahead.reward, ahead.next_observation, ahead.discount
+        moments = Moment(observation, action, reward, *found, *seen, terminated, ended)
         learner = learner._replace(
             replay=learner.replay.add(moments),
             encoder=learner.encoder.update(observation),
@@ -229,9 +230,12 @@ class MuZero:
         sequences = jax.tree.map(lambda x: x[rows], replay.storage)
         if self.reanalyze:
             sequences = self.reanalyzed(learner, sequences, search_key)
-        gradients, metrics = jax.grad(self.loss, has_aux=True)(learner.model, learner.encoder, sequences)
+        z = sequences.rewards + sequences.discount * self.value(learner.target, learner.encoder, sequences.successor)
+        gradients, metrics = jax.grad(self.loss, has_aux=True)(learner.model, learner.encoder, sequences, z)
         updates, optimizer = self.optimizer(learner.progress).update(gradients, learner.optimizer, learner.model)
-        return learner._replace(model=optax.apply_updates(learner.model, updates), optimizer=optimizer), metrics
+        model = optax.apply_updates(learner.model, updates)
+        target = polyak(learner.target, model, self.tau)
+        return learner._replace(model=model, target=target, optimizer=optimizer), metrics
 
     def reanalyzed(self, learner: Learner, sequences: Moment, key: Key) -> Moment:
         """The same sequences, with what a search finds at their observations now."""
@@ -240,11 +244,13 @@ class MuZero:
         anew = {name: found[name].reshape(getattr(sequences, name).shape) for name in ("actions", "weights")}
         return sequences._replace(**anew)
 
-    def loss(self, model: Model, encoder: Encoder, sequences: Moment) -> tuple[Float[Array, ""], Metrics]:
-        """Equation 1, of sequences with leaves [K + 1, B, ...]."""
+    def loss(
+        self, model: Model, encoder: Encoder, sequences: Moment, z: Float[Array, "K B"]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Equation 1, of sequences and their values with leaves [K + 1, B, ...]."""
         happened, absorbing = what_is_known(sequences.terminated, sequences.ended)
         known = happened | absorbing
-        reward, z = (jnp.where(absorbing, 0.0, x) for x in (sequences.reward, sequences.value))
+        reward, z = (jnp.where(absorbing, 0.0, x) for x in (sequences.reward, z))
         head = model.prediction.module.head
 
         def unroll(state: Float[Array, "B s"], step: tuple) -> tuple[Array, tuple[Array, Array, Array]]:

@@ -42,8 +42,14 @@ class Found(NamedTuple):
 
     action: Num[Array, "B *a"]  # to act by, as a policy draws it
     weights: Float[Array, "B A"]  # of the root's actions: what a policy should learn
-    value: Float[Array, "B"]  # of the root
+    value: Float[Array, "B"]  # of the root: the mean of what all simulations found
     visits: Float[Array, "B A"]  # of the root's actions
+    q: Float[Array, "B A"]  # of the root's actions, where there were visits
+
+    @property
+    def improved_value(self) -> Float[Array, "B"]:
+        """Of the root, where one acts there by the weights: without what was only tried."""
+        return (self.weights * jnp.where(self.visits > 0, self.q, self.value[:, None])).sum(-1)
 
 
 # (state, action, key) -> (reward, discount, node): one step of one state. The discount is that of the node's value: 0
@@ -176,7 +182,7 @@ def _search(policy: Callable, root: Node, model: Model, num_simulations: int, ke
     )
     summary = output.search_tree.summary()
     action = jax.vmap(lambda actions, i: actions[i])(root.actions, output.action)
-    return Found(action, output.action_weights, summary.value, summary.visit_counts)
+    return Found(action, output.action_weights, summary.value, summary.visit_counts, summary.qvalues)
 
 
 def _mctx() -> Any:

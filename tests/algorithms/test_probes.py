@@ -264,7 +264,7 @@ def v_value(algorithm: Any, learner: Any, observation: Any, key: Any) -> Any:
 
 
 def muzero_value(algorithm: MuZero, learner: Any, observation: Any, key: Any) -> Any:
-    return algorithm.value(learner, observation)
+    return algorithm.value(learner.model, learner.encoder, observation)
 
 
 VALUE: dict[str, Callable] = {

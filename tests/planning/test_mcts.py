@@ -119,7 +119,8 @@ def search_everywhere(search: Any, num_simulations: int) -> tuple:
     )
     search = dataclasses.replace(search, num_simulations=num_simulations)
     found = jax.jit(lambda key: search(root, model, key, False))(jax.random.key(0))
-    error = np.abs(found.value - best.v[inside]).max()
+    value = found.value if isinstance(search, PUCT) else found.improved_value
+    error = np.abs(value - best.v[inside]).max()
     regret = (best.v - best.q[jnp.arange(16), best.actions.at[inside].set(found.action)]).max()
     return error, regret
 
@@ -131,10 +132,10 @@ def test_it_comes_to_dynamic_programming() -> None:
     assert regret < 1e-5
 
 
-def test_gumbel_comes_to_the_best_action() -> None:
-    """Its root's value is a mean over all that it considered, so it stays below the best."""
-    _, regret = search_everywhere(Gumbel(), 500)
-    assert regret < 1e-5
+def test_gumbel_comes_to_dynamic_programming() -> None:
+    """By the values of its improved policy: the mean over all that it considered stays below the best."""
+    error, regret = search_everywhere(Gumbel(), 500)
+    assert error < 0.05 and regret < 1e-5
 
 
 def test_real_actions_are_drawn_by_the_prior_of_each_node() -> None:
