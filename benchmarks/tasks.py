@@ -596,7 +596,7 @@ SETTINGS = {
     "mbpo-pendulum": Setting("mbpo", "Pendulum-v1", 5_000, 5, -170.0),
     "alphazero-cartpole": Setting("alphazero", "jax:CartPole-v1", 100_000, 3, 475.0, episodes=20),
     "muzero-cartpole": Setting("muzero", "jax:CartPole-v1", 100_000, 3, 475.0, episodes=20),
-    "planet-pendulum": Setting("planet", "jax:Pendulum-v1", 20_000, 3, None, episodes=20),
+    "planet-pendulum": Setting("planet", "jax:Pendulum-v1", 5_000, 3, None),
     "reinforce-cartpole": Setting("reinforce", "CartPole-v1", 500_000, 10, 400.0),
     "q-learning-frozenlake": Setting("q-learning", "FrozenLake-v1", 500_000, 10, 0.70),
     "trpo-cartpole": Setting("trpo", "CartPole-v1", 100_000, 10, 475.0),

@@ -269,6 +269,16 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
             {"teacher": MPC(pendulum_cem), "learning_rate": Linear(1e-3, 0.0), "activation": "relu"},
             {"num_envs": 16},
         ),
+        ("planet", "Pendulum-v1"): (
+            {
+                "planner": CEM(horizon=15, candidates=100, elites=10, iterations=4),
+                "num_steps": 25,
+                "num_updates": 12,
+                "deterministic_size": 64,
+                "hidden_sizes": (64,),
+            },
+            {},
+        ),
         ("reinforce", "CartPole-v1"): ({"baseline_rate": 0.2, "learning_rate": 1e-2}, {"num_envs": 4}),
         ("q-learning", "FrozenLake-v1"): ({"learning_rate": Linear(0.1, 0.01), "discount": 0.99}, {"num_envs": 8}),
     }
