@@ -64,7 +64,7 @@ OFF_POLICY: dict[str, Any] = {
     "discount": GAMMA,
     "hidden_sizes": (32,),
 }
-MODEL = Ensemble(2, (16,), fitting=Fitting(1e-2, minibatch_size=32, steps_per_look=20, max_looks=10, patience=3))
+MODEL = Ensemble(2, (32,), fitting=Fitting(3e-3, minibatch_size=64, steps_per_look=20, max_looks=20))
 # What each algorithm needs to learn a probe in a second or two, and how to ask it for V(o).
 SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment steps)
     "ppo": (
