@@ -101,7 +101,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
             rollouts=128,
             imagined_size=512,
         ),
-        2_560,
+        3_840,
     ),
     # PETS has no values that could be asked for: of what it acts by, `ending` and `endless` are questions to its model.
     "pets": (
