@@ -90,7 +90,8 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
     "mbpo": (
         MBPO(
             SAC(
-                **{**OFF_POLICY, "num_steps": 32},
+                # All steps are kept, the random ones too: a model of the policy's own would know no other actions.
+                **{**OFF_POLICY, "num_steps": 32, "learning_starts": 256, "replay_size": 4_000},
                 updates_per_step=2,
                 tau=0.05,
                 temperature=1e-4,
