@@ -69,7 +69,7 @@ OFF_POLICY: dict[str, Any] = {
     "discount": GAMMA,
     "hidden_sizes": (32,),
 }
-MODEL = Ensemble(2, (16,), fitting=Fitting(1e-2, minibatch_size=32, steps_per_look=20, max_looks=10, patience=3))
+MODEL = Ensemble(2, (32,), fitting=Fitting(3e-3, minibatch_size=64, steps_per_look=20, max_looks=20))
 # What each algorithm needs to learn a probe in a second or two, and how to ask it for V(o).
 SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment steps)
     "ppo": (
@@ -95,7 +95,8 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
     "mbpo": (
         MBPO(
             SAC(
-                **{**OFF_POLICY, "num_steps": 32},
+                # All steps are kept, the random ones too: a model of the policy's own would know no other actions.
+                **{**OFF_POLICY, "num_steps": 32, "learning_starts": 256, "replay_size": 4_000},
                 updates_per_step=2,
                 tau=0.05,
                 temperature=1e-4,
@@ -106,7 +107,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
             rollouts=128,
             imagined_size=512,
         ),
-        2_560,
+        3_840,
     ),
     # PETS has no values that could be asked for: of what it acts by, `ending` and `endless` are questions to its model.
     "pets": (
