@@ -4,10 +4,10 @@
     python -m benchmarks.learning --task ppo-cartpole --seeds 3 4 --again
     python -m benchmarks.learning --list
 
-Each seed trains in a process of its own, two at a time, evaluates the deterministic policy over 100 episodes, and is
-added to benchmarks/results/learning/TASK.csv as soon as it is done. TASK.json beside it says with what each seed was
-made: command, commit, versions, machine, configuration. A seed that was interrupted goes on from its last checkpoint
-when it is asked for again (tasks with milestones begin anew).
+Each seed trains in a process of its own, two at a time, evaluates the deterministic policy (over 100 episodes, where
+its task says no other number), and is added to benchmarks/results/learning/TASK.csv as soon as it is done. TASK.json
+beside it says with what each seed was made: command, commit, versions, machine, configuration. A seed that was
+interrupted goes on from its last checkpoint when it is asked for again (tasks with milestones begin anew).
 """
 
 import argparse
@@ -31,7 +31,6 @@ from benchmarks.speed import ROOT, commit, machine
 from benchmarks.tasks import SETTINGS, Setting
 
 RUNS = ROOT / "runs" / "learning"  # of seeds that are not finished
-EPISODES = 100  # of the evaluation at the end
 EPISODES_ON_THE_WAY = 20  # of each evaluation at a milestone
 EVALUATION_SEED = 10_000  # and the training's: its episodes are not those that training began with
 COLUMNS = ("seed", "steps", "kind", "return")
@@ -115,7 +114,7 @@ def in_a_run(setting: Setting, algorithm: Any, num_envs: int, seed: int, directo
         run = pa.train(algorithm, setting.env, setting.steps, seed=seed, num_envs=num_envs, run=directory, quiet=True)
     elif run.steps < setting.steps:
         run = pa.resume(directory, quiet=True)
-    evaluation = run.evaluate(EPISODES, seed=EVALUATION_SEED + seed)
+    evaluation = run.evaluate(setting.episodes, seed=EVALUATION_SEED + seed)
     config = json.loads((directory / "config.json").read_text())
     with (directory / "metrics.csv").open() as file:
         curve = [(int(float(row["steps"])), row.get("episode/return", "")) for row in csv.DictReader(file)]

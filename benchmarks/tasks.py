@@ -479,6 +479,7 @@ class Setting:
     num_envs: int | None = None  # in place of the preset's
     changes: dict[str, Any] = field(default_factory=dict)  # hyper-parameters in place of the preset's
     milestones: tuple["Milestone", ...] = ()  # where it is evaluated on the way, and at the end
+    episodes: int = 100  # of the evaluation at the end; fewer where each step is a search
 
     def is_met(self, returns: list[float]) -> bool:
         """Whether these final evaluations, one for each seed, reach the bar."""
@@ -590,6 +591,12 @@ SETTINGS = {
             "one-critic": {"num_critics": 1},
         }.items()
     },
+    # Models and planners: fifteen trials of 200 steps; a quarter of SAC's steps to its return.
+    "pets-cartpole": Setting("pets", "jax:ContinuousCartPole", 3_000, 5, 195.0, episodes=10),
+    "mbpo-pendulum": Setting("mbpo", "Pendulum-v1", 5_000, 5, -170.0),
+    "alphazero-cartpole": Setting("alphazero", "jax:CartPole-v1", 100_000, 3, 475.0, episodes=20),
+    "muzero-cartpole": Setting("muzero", "jax:CartPole-v1", 100_000, 3, 475.0, episodes=20),
+    "planet-pendulum": Setting("planet", "jax:Pendulum-v1", 20_000, 3, None, episodes=20),
     "reinforce-cartpole": Setting("reinforce", "CartPole-v1", 500_000, 10, 400.0),
     "q-learning-frozenlake": Setting("q-learning", "FrozenLake-v1", 500_000, 10, 0.70),
     "trpo-cartpole": Setting("trpo", "CartPole-v1", 100_000, 10, 475.0),

@@ -5,11 +5,12 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import parnassus as pa
-from benchmarks import learning, report, speed, tabular
+from benchmarks import learning, planning, report, speed, tabular, world_models
 from benchmarks.tasks import (
     REJAX_PPO,
     SB3_A2C,
@@ -25,6 +26,7 @@ from benchmarks.tasks import (
     Setting,
 )
 from parnassus.presets import algorithm_class, preset
+from parnassus.types import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -346,3 +348,30 @@ def test_overestimation_is_measured_and_drawn(tmp_path: Path):
     assert (tmp_path / "jax-Pendulum-v1.png").stat().st_size > 10_000
     assert overestimation.main(arguments) == 0  # nothing is measured twice
     assert overestimation.read(tmp_path / "jax-Pendulum-v1.csv") == rows
+
+
+def test_what_a_planner_is_measured_in():
+    """The preset, told of its environment as `train` would, whether it plans itself or its teacher does."""
+    for name in ("mpc", "distillation"):
+        algorithm, simulator = planning.planning_in("jax:Pendulum-v1", name)
+        assert getattr(algorithm, "teacher", algorithm).simulator.env is not None
+        assert set(simulator.observation_space.spaces) == {"observation", "state"}
+    assert planning.median([3.0, 1.0, 2.0]) == 2.0
+
+
+def test_random_steps_of_a_shaken_world():
+    """The noise moves what the pendulum itself leaves alone: two steps from one state, by different keys."""
+    env = world_models.worlds()["Pendulum, shaken"]
+    trajectory = world_models.trajectories(env, 40, seed=0)
+    assert trajectory.reward.shape == (4, 10) and np.abs(trajectory.action).max() <= 1.0
+    spec = Spec(env.observation_space, env.action_space, 10)
+    assert world_models.replay_of(trajectory, spec).size == 40
+    state, _ = env.reset(jax.random.key(0))
+    speeds = [env.step(state, jax.numpy.zeros(1), jax.random.key(k)).observation[2] for k in (1, 2)]
+    assert speeds[0] != speeds[1]
+
+
+def test_the_picture_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(world_models, "PICTURE", tmp_path / "images" / "picture.png")
+    world_models.draw_curves({name: (np.linspace(0.2, 0.9, 9), np.geomspace(0.01, 1.0, 20)) for name in "abc"})
+    assert (tmp_path / "images" / "picture.png").read_bytes().startswith(b"\x89PNG")

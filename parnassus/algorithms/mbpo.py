@@ -42,7 +42,8 @@ class MBPO:
     """SAC on imagined steps; Box observations of one dimension and Box actions.
 
     The fields of `sac` mean what they mean there: T is its num_steps, D_env has its replay_size, and its
-    updates_per_step are gradient steps for each real step.
+    updates_per_step are gradient steps for each real step. With T as the paper's 250 the policy that acts is at most
+    so many steps older than in the paper, where it changes between two fits.
     """
 
     sac: SAC = SAC(num_steps=250, updates_per_step=20)
@@ -56,6 +57,11 @@ class MBPO:
     def num_steps(self) -> int:
         """T, SAC's."""
         return self.sac.num_steps
+
+    @property
+    def overlap(self) -> bool:
+        """SAC's."""
+        return self.sac.overlap
 
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput for actions that are no Box, and for observations that the model cannot learn."""

@@ -10,8 +10,9 @@
         for each gradient step, with a minibatch of segments from D:
             descend  the model's loss, equation 3                                        (`world_models/recurrent.py`)
 
-Observations may show less than the state, and may be images: what was seen is remembered in h. The model also learns
-where episodes end, of which the paper's do not speak.
+Observations may show less than the state, and may be images: what was seen is remembered in h. The paper's tasks never
+terminate; here the model learns where episodes do. A segment starts anywhere in an episode, and the model there from
+nothing; the paper cuts its segments from whole episodes, at random.
 """
 
 import dataclasses
@@ -81,8 +82,8 @@ class PlaNet:
     noise: NonNegative | Linear = (
         0.3  # standard deviation of what is added to real actions; of others, how many are random
     )
-    observation_std: NonNegative = 0.1  # of the observation around its mean in the model
-    reward_std: NonNegative = 0.1  # of the reward, in standard deviations of rewards
+    observation_std: NonNegative = 0.1  # of the encoded observation around its mean in the model: less, more detail
+    reward_std: NonNegative = 0.1  # of the reward around its mean, in standard deviations of all rewards
     free_nats: NonNegative = 3.0  # that the posterior may differ from the prior at no cost
     max_grad_norm: NonNegative = 100.0
     normalize_observations: bool = True  # vectors, by running statistics
@@ -134,16 +135,13 @@ class PlaNet:
         filter_key, plan_key, random_key, noise_key = jax.random.split(key, 4)
         model, progress = behavior
         state = model.observe(memory.state, memory.action, observation, filter_key)
-        num_envs = len(state.stochastic)
-        models = alone(model)
+        models, num_envs = alone(model), len(memory.action)
 
         def plan() -> tuple:
-            keys = jax.random.split(plan_key, num_envs)
-            return jax.vmap(lambda state, memory, key: self.planner(models, state, memory, key))(
-                state, memory.plan, keys
-            )
+            one = lambda state, memory, key: self.planner(models, state, memory, key)  # noqa: E731
+            return jax.vmap(one)(state, memory.plan, jax.random.split(plan_key, num_envs))
 
-        def explored() -> tuple:
+        def plan_and_disturb() -> tuple:
             action, plan_memory, extras = plan()
             return self.disturb(action, model.action_space, noise_key, progress), plan_memory, extras
 
@@ -152,8 +150,11 @@ class PlaNet:
             nothing = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan), extras)
             return draw(model.action_space, random_key, (num_envs,)).astype(action.dtype), memory.plan, nothing
 
-        act = (lambda: jax.lax.cond(progress.steps < self.learning_starts, guess, explored)) if explore else plan
-        action, plan_memory, extras = act()
+        if explore:
+            starting = progress.steps < self.learning_starts
+            action, plan_memory, extras = jax.lax.cond(starting, guess, plan_and_disturb)
+        else:
+            action, plan_memory, extras = plan()
         return action, Remembered(state, model.encode(action), plan_memory), extras
 
     def disturb(

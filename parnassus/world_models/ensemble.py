@@ -63,11 +63,12 @@ class Scale:
 
     @classmethod
     def of(cls, rows: Float[Array, "C F"], mask: Bool[Array, "C"]) -> "Scale":
-        """The scale of the rows in `mask`."""
+        """The scale of the rows in `mask`; counted from the first, so that what is always the same is so exactly."""
         weight = mask / jnp.maximum(mask.sum(), 1)
-        mean = weight @ rows
-        std = jnp.sqrt(weight @ (rows - mean[None]) ** 2)
-        return cls(mean, jnp.where(std > 1e-6, std, 0.0))
+        change = rows - rows[:1]
+        mean = weight @ change
+        std = jnp.sqrt(weight @ (change - mean[None]) ** 2)
+        return cls(rows[0] + mean, std)
 
     @classmethod
     def unit(cls, size: int) -> "Scale":

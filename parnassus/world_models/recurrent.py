@@ -218,8 +218,8 @@ class RecurrentModel:
                 + max(KL[q(s_t | h_t, o_t) || p(s_t | h_t)], free_nats)
 
         for each o_t that a step led to and, without r and over, each first one of an episode or of a segment.
-        `noise` is standard normal, that of s: an episode's last state and the next one's first may share theirs, since
-        no term depends on both.
+        `noise` [T + 1, B, S] is standard normal, that of s: an episode's last state and the next one's first may share
+        theirs, since no term depends on both.
         """
         networks, batch = self.networks, segments.reward.shape
         done, action = segments.done, jax.vmap(self.encode)(segments.action)

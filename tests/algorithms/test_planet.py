@@ -20,6 +20,7 @@ from parnassus.envs.gymnasium import GymnasiumEnvs
 from parnassus.envs.wrap import as_gymnasium
 from parnassus.planning.cem import CEM
 from parnassus.planning.random_shooting import RandomShooting
+from parnassus.schedules import Progress
 from parnassus.types import BadInput, Key, Spec, Step, Tree, pytree
 from tests.probe_envs import Probe
 
@@ -67,145 +68,114 @@ class Pictures:
         return after._replace(observation=self.picture(after.observation))
 
 
-def train(algorithm: PlaNet, env: Any, steps: int, seed: int = 0) -> Any:
-    collector = ScanCollector(env, 4)
-    state = training.init(algorithm, collector, jax.random.key(seed), steps)
-    *_, chunk = training.train(algorithm, collector, state, steps)
-    return chunk
+def collector_of(env: Any, kind: str = "scan") -> Any:
+    return ScanCollector(env, 4) if kind == "scan" else HostCollector(GymnasiumEnvs(lambda: as_gymnasium(env), 4))
 
 
-def planned(algorithm: PlaNet, learner: Any, env: Any, observation: Any) -> np.ndarray:
-    """The actions at the start of an episode."""
-    memory = algorithm.initial_memory(Spec(env.observation_space, env.action_space, len(observation)))
-    act = jax.jit(algorithm.act, static_argnums=4)
-    return np.asarray(act(algorithm.behavior(learner), memory, observation, jax.random.key(1), False)[0])
+def train(algorithm: PlaNet, collector: Any, steps: int, start: Any = None, upto: int | None = None) -> Any:
+    """The state after `upto` of the planned `steps`, from the start or from a saved state; one program for all."""
+    state = training.init(algorithm, collector, jax.random.key(3), steps)
+    if start is not None:
+        state, _, _ = checkpoint.load(start, state)
+    for chunk in training.train(algorithm, collector, state, steps, chunk_iterations=4):
+        if chunk.steps == upto:
+            break
+    return chunk.state
+
+
+@jax.jit
+def first_actions(algorithm: PlaNet, behavior: Any, observation: Any) -> Any:
+    """What is planned at an episode's start, for each observation."""
+    spec = Spec(spaces.Box(-1.0, 1.0, (1,), np.float32), behavior.model.action_space, len(observation))
+    memory = algorithm.initial_memory(spec)
+    return algorithm.act(behavior, memory, observation, jax.random.key(1), False)[0]
 
 
 @pytest.mark.parametrize("kind", ["action", "conditional"])
-@pytest.mark.parametrize("continuous", [True, False])
-def test_latent_planning_finds_what_pays(kind: str, continuous: bool) -> None:
+def test_latent_planning_finds_what_pays(kind: str) -> None:
     """Where episodes last for one step: nothing that the model imagines after it counts."""
-    algorithm = CONTINUOUS if continuous else DISCRETE
-    probe = Probe(kind, continuous=continuous)
-    chunk = train(algorithm, probe, 1_500)
-    shown = probe.observe(jnp.arange(2))[-1:] if kind == "action" else probe.observe(jnp.arange(2))
-    shown = -shown if kind == "action" else shown  # what it shows
-    actions = planned(algorithm, chunk.state.learner, probe, shown)
-    wanted = [0.5] if kind == "action" else [-0.5, 0.5]  # twice that in the probe's units
-    if continuous:
-        np.testing.assert_allclose(actions[:, 0], wanted, atol=0.2)
-    else:
-        assert actions.tolist() == [x > 0 for x in wanted]
+    probe = Probe(kind, continuous=True)
+    learner = train(CONTINUOUS, collector_of(probe), 1_536).learner
+    shown = probe.observe(jnp.arange(2) * (kind == "conditional"))
+    actions = first_actions(CONTINUOUS, CONTINUOUS.behavior(learner), shown)
+    wanted = [0.5 if kind == "action" else -0.5, 0.5]  # twice that in the probe's units
+    np.testing.assert_allclose(np.asarray(actions)[:, 0], wanted, atol=0.2)
+
+
+def test_discrete_actions_on_the_host() -> None:
+    probe = Probe("conditional")
+    learner = train(DISCRETE, collector_of(probe, "host"), 1_536).learner
+    actions = first_actions(DISCRETE, DISCRETE.behavior(learner), probe.observe(jnp.arange(2)))
+    assert actions.tolist() == [0, 1]
 
 
 def test_pictures_are_read_and_kept_as_bytes() -> None:
     env = Pictures(Probe("conditional", continuous=True))
     algorithm = dataclasses.replace(CONTINUOUS, observation_std=1.0)
-    learner = train(algorithm, env, 1_000).state.learner
+    learner = train(algorithm, collector_of(env), 1_024).learner
     assert learner.replay.storage.observation.dtype == jnp.uint8
     assert learner.replay.storage.observation.shape == (250, 8, 10, 10, 4)
     pictures = jnp.stack([env.picture(env.probe.observe(jnp.int32(i))) for i in range(2)])
-    np.testing.assert_allclose(planned(algorithm, learner, env, pictures)[:, 0], [-0.5, 0.5], atol=0.25)
-
-
-TINY = dataclasses.replace(
-    CONTINUOUS,
-    planner=CEM(horizon=2, candidates=8, elites=2, iterations=2),
-    num_updates=2,
-    minibatch_size=4,
-    replay_size=128,
-    learning_starts=64,
-    deterministic_size=8,
-    hidden_sizes=(8,),
-)
+    actions = first_actions(algorithm, algorithm.behavior(learner), pictures)
+    np.testing.assert_allclose(np.asarray(actions)[:, 0], [-0.5, 0.5], atol=0.25)
 
 
 @pytest.mark.parametrize("kind", ["scan", "host"])
 def test_resuming_is_exact(kind: str, tmp_path: Any) -> None:
-    """Random actions, the first updates and full replays on both sides of the cut; episodes of five steps, segments
-    of eight: the filter's state is in the middle of an episode there."""
-    probe = Probe("endless", continuous=True)
-    steps = 8 * 4 * 8
-
-    def run(upto: int, state: Any = None) -> Any:
-        if kind == "scan":
-            collector: Any = ScanCollector(probe, 4)
-        else:
-            collector = HostCollector(GymnasiumEnvs(lambda: as_gymnasium(probe), 4))
-        fresh = training.init(TINY, collector, jax.random.key(3), steps)
-        if state is not None:
-            fresh, _, _ = checkpoint.load(state, fresh)
-        for chunk in training.train(TINY, collector, fresh, steps, chunk_iterations=2):
-            if chunk.steps == upto:
-                break
-        return chunk.state
-
-    whole = run(steps)
-    checkpoint.save(tmp_path / "half", run(steps // 2), steps // 2)
-    parts = run(steps, tmp_path / "half")
-    assert not np.array_equal(whole.learner.model.networks.reward.params["Dense_0"]["bias"], 0.0)
+    """Episodes of five steps and segments of eight: at the cut, after 96 steps, the filter is in the middle of one."""
+    algorithm = CONTINUOUS if kind == "scan" else DISCRETE
+    collector = lambda: collector_of(Probe("endless", continuous=kind == "scan"), kind)  # noqa: E731
+    steps = 4 * 8 * 20
+    half = train(algorithm, collector(), steps, upto=4 * 8 * 12)
+    assert np.abs(half.actor.memory.state.deterministic).min() > 0.0
+    checkpoint.save(tmp_path / "half", half, 4 * 8 * 12)
+    whole, parts = train(algorithm, collector(), steps), train(algorithm, collector(), steps, tmp_path / "half")
+    assert not np.array_equal(whole.learner.model.networks.ending.params["Dense_0"]["bias"], 0.0)  # it has learned
     for (path, a), b in zip(jax.tree.leaves_with_path(whole), jax.tree.leaves(parts), strict=True):
         if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=jax.tree_util.keystr(path))
+    if kind == "scan":  # on the host episodes start anew with each chunk
+        for leaf in jax.tree.leaves(whole.actor.memory):  # 160 steps: another episode is about to begin
+            np.testing.assert_array_equal(leaf, 0.0)
 
 
-def test_the_filter_starts_anew_with_each_episode() -> None:
-    """Of each step's state only the first one's is a posterior after zeros; and it is no function of what was before."""
-    probe = Probe("endless", continuous=True)
-    collector = ScanCollector(probe, 2)
-    learner = TINY.init(jax.random.key(0), collector.spec)
-    actor = collector.init(TINY, jax.random.key(1))
-    model, h = learner.model, []
-    first = model.networks.recurrence(model.nowhere(2), jnp.zeros((2, 1)))
-    one_step = dataclasses.replace(TINY, num_steps=1)
-    collect = jax.jit(collector.collect)
-    for key in jax.random.split(jax.random.key(2), 6):
-        actor, trajectory = collect(one_step, TINY.behavior(learner), actor, key)
-        h.append(actor.memory.state.deterministic)
-        np.testing.assert_array_equal(actor.memory.action == 0.0, trajectory.done[0][:, None])
-    # What is remembered after the fifth step, the episode's last, is nothing; the sixth is a first one.
-    np.testing.assert_allclose(h[0], first, atol=1e-6)
-    assert not np.allclose(h[1], first, atol=1e-3)
-    np.testing.assert_array_equal(h[4], 0.0)
-    np.testing.assert_allclose(h[5], first, atol=1e-6)
-
-
-def spread_of(algorithm: PlaNet, spec: Spec, steps: int, explore: bool) -> tuple[np.ndarray, Any]:
-    """The actions of many environments that are in the same place."""
-    learner = algorithm.init(jax.random.key(0), spec)
-    learner = learner._replace(progress=dataclasses.replace(learner.progress, steps=jnp.int32(steps)))
+def test_the_filter_starts_from_zeros_and_goes_on_from_what_was_done() -> None:
+    """h of a fresh memory is f(0, 0, 0), and then f of the draw and of the action before."""
+    spec = Spec(spaces.Box(-1.0, 1.0, (1,), np.float32), spaces.Box(-2.0, 2.0, (1,), np.float32), 300)
+    planner = CEM(horizon=1, candidates=4, elites=1, iterations=1)
+    algorithm = dataclasses.replace(CONTINUOUS, planner=planner, replay_size=300 * 8)
+    behavior = algorithm.behavior(algorithm.init(jax.random.key(0), spec))
+    model, f = behavior.model, behavior.model.networks.recurrence
     act = jax.jit(algorithm.act, static_argnums=4)
-    memory, seen = algorithm.initial_memory(spec), jnp.zeros((spec.num_envs, 1))
-    action, _, extras = act(algorithm.behavior(learner), memory, seen, jax.random.key(1), explore)
-    return np.asarray(action), extras
+    fresh = algorithm.initial_memory(spec)
+    action, memory, extras = act(behavior, fresh, jnp.ones((300, 1)), jax.random.key(1), True)
+    np.testing.assert_allclose(memory.state.deterministic, f(model.nowhere(300), jnp.zeros((300, 1))), atol=1e-6)
+    _, after, _ = act(behavior, memory, jnp.ones((300, 1)), jax.random.key(2), True)
+    np.testing.assert_allclose(after.state.deterministic, f(memory.state, action), atol=1e-6)
+
+    # The first actions are drawn evenly; of plans nothing is known then.
+    np.testing.assert_allclose(np.histogram(action, 4, (-1, 1))[0] / 300, 0.25, atol=0.08)
+    assert np.isnan(extras["plan/value"]).all()
+    ready = dataclasses.replace(behavior.progress, steps=jnp.int32(256))
+    action, memory, extras = act(behavior._replace(progress=ready), fresh, jnp.ones((300, 1)), jax.random.key(1), True)
+    assert np.isfinite(extras["plan/value"]).all()
+    np.testing.assert_array_equal(action, memory.action)
+    assert np.histogram(action, 4, (-1, 1))[0].max() / 300 > 0.4  # no longer evenly: an untrained model has its whims
 
 
 def test_how_it_explores() -> None:
-    """Evenly drawn actions at first, planned ones with noise later, planned ones alone where not exploring."""
-    spec = Spec(spaces.Box(-1.0, 1.0, (1,), np.float32), spaces.Box(-2.0, 2.0, (1,), np.float32), 500)
-    settled = dataclasses.replace(TINY, planner=CEM(horizon=1, candidates=2, elites=1, iterations=1, first_std=0.0))
-    even, extras = spread_of(settled, spec, 63, True)
-    np.testing.assert_allclose(np.histogram(even, 4, (-1, 1))[0] / 500, 0.25, atol=0.06)
-    assert np.isnan(extras["plan/value"]).all()
-    noisy, extras = spread_of(settled, spec, 64, True)
-    assert np.isfinite(extras["plan/value"]).all()
+    """Noise in the bounds for real actions; of discrete ones a share is drawn again."""
+    settled, progress = jnp.zeros((2_000, 1)), Progress.start()
+    box, two = spaces.Box(-1.0, 1.0, (1,), np.float32), spaces.Discrete(2)
+    noisy = CONTINUOUS.disturb(settled, box, jax.random.key(0), progress)
     assert noisy.std() == pytest.approx(0.3, abs=0.03) and noisy.mean() == pytest.approx(0.0, abs=0.05)
-    wide, _ = spread_of(dataclasses.replace(settled, noise=9.0), spec, 64, True)
+    wide = dataclasses.replace(CONTINUOUS, noise=9.0).disturb(settled, box, jax.random.key(0), progress)
     assert np.abs(wide).max() == 1.0
-    np.testing.assert_array_equal(spread_of(settled, spec, 64, False)[0], 0.0)  # the plan of doing nothing
-
-
-def test_of_discrete_actions_a_share_is_random() -> None:
-    spec = Spec(spaces.Box(-1.0, 1.0, (1,), np.float32), spaces.Discrete(2, start=3), 500)
-    changed = []
-    for share in (0.0, 0.5):
-        algorithm = dataclasses.replace(TINY, planner=RandomShooting(horizon=1, candidates=64), noise=share)
-        exploring, planned = (spread_of(algorithm, spec, 64, explore)[0] for explore in (True, False))
-        assert set(exploring.tolist()) <= {0, 1}  # from 0, whatever the environment's first is called
-        changed.append((exploring != planned).mean())
-    assert changed[0] == 0.0
-    assert changed[1] == pytest.approx(0.25, abs=0.06)  # half of the random ones are the planned ones
+    drawn = dataclasses.replace(DISCRETE, noise=0.5).disturb(
+        jnp.zeros(2_000, jnp.int32), two, jax.random.key(0), progress
+    )
+    assert drawn.mean() == pytest.approx(0.25, abs=0.04)  # half of the random ones are what was planned
 
 
 @pytest.mark.parametrize(

@@ -99,15 +99,17 @@ class Strict(gymnasium.Env):
 
 CASES = [("ppo", o, "discrete") for o in OBSERVATIONS]
 CASES += [("ppo", "vector", a) for a in ACTIONS if a != "discrete"]
-CASES += [("acktr", "nested", "multi-discrete"), ("acktr", "image", "box")]
-CASES += [("reinforce", "nested", "multi-discrete"), ("reinforce", "image", "box")]
-CASES += [("a3c", "vector", "matrix"), ("a3c", "classes", "multi-discrete")]
-CASES += [("a2c", "nested", "multi-binary"), ("a2c", "image", "box"), ("vpg", "nested", "multi-discrete")]
-CASES += [("npg", "nested", "multi-discrete"), ("trpo", "image", "box"), ("trpo", "nested", "multi-binary")]
-CASES += [("td-actor-critic", "nested", "matrix"), ("q-actor-critic", "image", "discrete")]
+# What reads observations and draws actions is shared: of the others, each has its hardest case.
+CASES += [("acktr", "nested", "multi-discrete"), ("acktr", "image", "box"), ("reinforce", "image", "box")]
+CASES += [("a3c", "classes", "multi-discrete"), ("a2c", "nested", "multi-binary"), ("vpg", "nested", "multi-discrete")]
+CASES += [("npg", "nested", "multi-discrete"), ("trpo", "image", "box"), ("td-actor-critic", "nested", "matrix")]
 CASES += [("q-actor-critic", "nested", "box"), ("advantage-actor-critic", "vector", "matrix")]
-CASES += [("sac", "nested", "box"), ("sac", "vector", "matrix"), ("ddpg", "nested", "matrix"), ("td3", "image", "box")]
-CASES += [("double-q", "vector", "matrix"), ("dpg", "nested", "matrix")]
+CASES += [
+    ("sac", "nested", "matrix"),
+    ("ddpg", "nested", "matrix"),
+    ("td3", "image", "box"),
+    ("dpg", "nested", "matrix"),
+]
 CASES += [("dqn", "image", "discrete"), ("dqn", "nested", "discrete"), ("sac-discrete", "classes", "discrete")]
 
 

@@ -30,7 +30,7 @@ def test_imagined_steps_of_pendulum_are_close_to_the_true_ones(fitted: EnsembleM
     assert error[0] < 0.03 and (error < 0.15).all()  # standard deviations of the observation
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), experience(trajectory, 0.99))
     reward = fitted.predict(batch.observation, batch.action).mean[0, :, -1]
-    assert np.abs(reward - batch.reward).mean() < 0.05 * batch.reward.std()
+    assert np.abs(reward - batch.reward).mean() < 0.1 * batch.reward.std()
 
 
 def test_nothing_is_drawn(fitted: EnsembleModel) -> None:

@@ -63,7 +63,7 @@ def test_a_linear_world_and_its_noise_are_recovered(fitted: tuple) -> None:
     expected = np.concatenate([fresh.observation + change, reward[:, None]], axis=-1)
     error = np.sqrt(((outputs.mean.mean(0) - expected) ** 2).mean(0))
     assert (error < 0.2 * NOISE).all()
-    np.testing.assert_allclose(np.exp(0.5 * outputs.log_variance).mean((0, 1)), NOISE, rtol=0.1)
+    np.testing.assert_allclose(np.exp(0.5 * outputs.log_variance).mean((0, 1)), NOISE, rtol=0.2)
     assert metrics["model/loss"] < 0.5 and 0.0 < metrics["model/disagreement"] < 0.2 and metrics["model/looks"] >= 1
 
 

@@ -40,7 +40,7 @@ def test_what_came_before_is_recovered() -> None:
     says = model.predict(fresh.next_observation, fresh.action).mean[0]
     truth = np.concatenate([fresh.observation, fresh.reward[:, None]], axis=-1)
     error = np.sqrt(((says - truth) ** 2).mean(0)) / truth.std(0)
-    assert (error < 0.1).all()
+    assert (error[:3] < 0.05).all() and error[3] < 0.25
     unmoved = np.sqrt(((fresh.next_observation - fresh.observation) ** 2).mean(0)) / truth.std(0)[:3]
     assert (error[:3] < 0.3 * unmoved).all()  # it says more than that nothing happened
 
