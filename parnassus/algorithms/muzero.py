@@ -136,7 +136,7 @@ class MuZero:
     num_unrolled: Count = 5  # K: steps that the model takes on its own in the loss
     num_samples: Count = 16  # where actions are real, how many of them a node has
     support_size: Count = 20  # S: values and rewards up to about S^2
-    value_coefficient: NonNegative = 0.25  # of the value's loss (appendix H)
+    value_coefficient: NonNegative = 1.0  # of the value's loss; 0.25 where much is reanalyzed (appendix H)
     reanalyze: bool = False  # learn the weights of a search with the model of now, not of then (appendix H)
     weight_decay: NonNegative = 1e-4
     max_grad_norm: NonNegative = 5.0  # of the global norm

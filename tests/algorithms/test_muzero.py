@@ -26,6 +26,7 @@ TINY = MuZero(
     num_unrolled=2,
     num_samples=3,
     support_size=4,
+    value_coefficient=0.25,
     state_size=4,
     hidden_sizes=(8,),
 )
