@@ -3,7 +3,7 @@
     initialise the representation h, the dynamics g, the prediction f (all theta), a replay D of sequences
     repeat
         for T steps in each of N environments, with observation o:                        (`act`, by the collector)
-            weights, value, a <- tree search from s = h(o), where (s', r) = g(s, a) and (pi, v) = f(s)
+            weights, a <- tree search from s = h(o), where (s', r) = g(s, a) and (pi, v) = f(s)
             act by a
         store (o, a, r, weights) in D
         for each gradient step, with a minibatch of K + 1 steps in a row from D:
