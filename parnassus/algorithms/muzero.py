@@ -3,7 +3,7 @@
     initialise the representation h, the dynamics g, the prediction f (all theta), a replay D of sequences
     repeat
         for T steps in each of N environments, with observation o:                        (`act`, by the collector)
-            weights, value, a <- tree search from s = h(o), where (s', r) = g(s, a) and (pi, v) = f(s)
+            weights, a <- tree search from s = h(o), where (s', r) = g(s, a) and (pi, v) = f(s)
             act by a
         store (o, a, r, weights) in D
         for each gradient step, with a minibatch of K + 1 steps in a row from D:
@@ -136,7 +136,7 @@ class MuZero:
     num_unrolled: Count = 5  # K: steps that the model takes on its own in the loss
     num_samples: Count = 16  # where actions are real, how many of them a node has
     support_size: Count = 20  # S: values and rewards up to about S^2
-    value_coefficient: NonNegative = 0.25  # of the value's loss (appendix H)
+    value_coefficient: NonNegative = 1.0  # of the value's loss; 0.25 where much is reanalyzed (appendix H)
     reanalyze: bool = False  # learn the weights of a search with the model of now, not of then (appendix H)
     weight_decay: NonNegative = 1e-4
     max_grad_norm: NonNegative = 5.0  # of the global norm

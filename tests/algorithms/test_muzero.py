@@ -26,6 +26,7 @@ TINY = MuZero(
     num_unrolled=2,
     num_samples=3,
     support_size=4,
+    value_coefficient=0.25,
     state_size=4,
     hidden_sizes=(8,),
 )
@@ -58,9 +59,8 @@ def test_what_is_known_of_steps_in_a_row() -> None:
 def stirred(learner: Any) -> Any:
     """With values and rewards that are not 0 everywhere, as those of a fresh model are."""
     draw = np.random.default_rng(1)
-    return learner._replace(
-        model=jax.tree.map(lambda x: x + 0.3 * jnp.float32(draw.normal(size=x.shape)), learner.model)
-    )
+    model = jax.tree.map(lambda x: x + 0.3 * jnp.float32(draw.normal(size=x.shape)), learner.model)
+    return learner._replace(model=model, target=jax.tree.map(lambda x: 0.9 * x, model))
 
 
 def trajectory() -> Transition:

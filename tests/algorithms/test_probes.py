@@ -196,6 +196,7 @@ SETTINGS: dict[str, tuple[Any, int]] = {  # name -> (algorithm, environment step
             learning_starts=0,
             discount=GAMMA,
             n=3,
+            tau=0.05,
             num_unrolled=2,
             num_samples=8,
             support_size=3,
