@@ -91,9 +91,12 @@ _MUJOCO_OFF_POLICY = ("InvertedDoublePendulum-v5", "Hopper-v5", "Walker2d-v5", "
 def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
     """(algorithm, task) -> (hyper-parameters, options of `train`). A task has one preset, whatever library runs it."""
     from parnassus.algorithms.mpc import MPC
+    from parnassus.algorithms.sac import SAC
     from parnassus.objectives import Clip
     from parnassus.planning.cem import CEM
     from parnassus.schedules import Linear
+    from parnassus.world_models.ensemble import Ensemble
+    from parnassus.world_models.fitting import Fitting
 
     cartpole_ppo = {
         "num_steps": 32,
@@ -268,6 +271,35 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("distillation", "Pendulum-v1"): (
             {"teacher": MPC(pendulum_cem), "learning_rate": Linear(1e-3, 0.0), "activation": "relu"},
             {"num_envs": 16},
+        ),
+        # Every plan that balances is worth the same in its horizon: only a long one tells a fall that begins.
+        ("pets", "ContinuousCartPole"): (
+            {
+                "planner": CEM(horizon=40, candidates=100, iterations=3, elites=10, first_std=0.6, least_std=0.1),
+                "model": Ensemble(hidden_sizes=(64, 64), fitting=Fitting(minibatch_size=64, max_looks=60)),
+            },
+            {},
+        ),
+        ("mbpo", "Pendulum-v1"): (
+            {
+                "sac": SAC(
+                    learning_rate=1e-3,
+                    num_steps=125,
+                    updates_per_step=5,
+                    minibatch_size=128,
+                    learning_starts=500,
+                    replay_size=5_000,
+                    hidden_sizes=(64, 64),
+                ),
+                "model": Ensemble(
+                    hidden_sizes=(64, 64),
+                    learn_termination=False,
+                    fitting=Fitting(minibatch_size=128, patience=3, max_looks=20),
+                ),
+                "rollouts": 2_500,
+                "imagined_size": 10_000,
+            },
+            {},
         ),
         ("planet", "Pendulum-v1"): (
             {
