@@ -94,6 +94,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
     from parnassus.algorithms.sac import SAC
     from parnassus.objectives import Clip
     from parnassus.planning.cem import CEM
+    from parnassus.planning.mcts import PUCT, Gumbel
     from parnassus.schedules import Linear
     from parnassus.world_models.ensemble import Ensemble
     from parnassus.world_models.fitting import Fitting
@@ -270,6 +271,26 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ("mpc", "Pendulum-v1"): ({"planner": pendulum_cem}, {"num_envs": 16}),
         ("distillation", "Pendulum-v1"): (
             {"teacher": MPC(pendulum_cem), "learning_rate": Linear(1e-3, 0.0), "activation": "relu"},
+            {"num_envs": 16},
+        ),
+        ("alphazero", "CartPole-v1"): (
+            {
+                "search": PUCT(num_simulations=25),
+                "learning_rate": Linear(1e-3, 1e-4),
+                "num_updates": 128,
+                "normalize_observations": True,
+            },
+            {"num_envs": 16},
+        ),
+        ("muzero", "CartPole-v1"): (
+            {
+                "search": Gumbel(num_simulations=16),
+                "learning_rate": Linear(3e-3, 3e-4),
+                "num_steps": 32,
+                "num_updates": 64,
+                "replay_size": 16_384,
+                "normalize_observations": True,
+            },
             {"num_envs": 16},
         ),
         # Every plan that balances is worth the same in its horizon: only a long one tells a fall that begins.
