@@ -40,8 +40,11 @@ demo: $(VENV)/.stamp-plot  ## train PPO on CartPole-v1 until solved, evaluate it
 	$(BIN)/parnassus evaluate demo/run --episodes 100
 	$(BIN)/parnassus plot demo/run --output demo/curve.png
 
-.PHONY: test lint types
-test: lint types  ## lint, types and all tests
+.PHONY: test test-all lint types
+test: lint types  ## lint, types and the tests, but for near relatives of others
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long' $(PYTEST_ARGS)
+
+test-all: lint types  ## lint, types and every test: half as long again
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev  ## ruff
@@ -53,7 +56,7 @@ types: $(VENV)/.stamp-dev  ## mypy
 
 .PHONY: test-versions test-fast
 test-fast: $(VENV)/.stamp-dev  ## the tests that are not slow
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not long' $(PYTEST_ARGS)
 
 test-versions:  ## the fast tests on every Python from 3.11 to 3.13 that is found
 	@found=0; failed=; for version in $(LOCKED_VERSIONS); do \

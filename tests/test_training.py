@@ -226,17 +226,25 @@ def run(combination: str, directory: Path, stop_after: int | None) -> TrainState
     return state
 
 
+def cases(names: list[str]) -> list[Any]:
+    """Those of relatives are left to `make test-all`."""
+    marks = lambda name: [pytest.mark.long] * (name.split("/")[0] in RELATIVES)  # noqa: E731
+    return [pytest.param(name, marks=marks(name)) for name in names]
+
+
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half of every run here, the other half in another process."""
+def resumed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of every run that is asked for here, the other half in another process."""
     directory = tmp_path_factory.mktemp("resumed")
-    for combination in COMBINATIONS:
+    asked = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    combinations = sorted({params["combination"] for params in asked if "combination" in params})
+    for combination in combinations:
         run(combination, directory / combination, stop_after=planned_steps(make(combination)[0]) // 2)
     script = (
         "import sys, json; from pathlib import Path; from tests.test_training import run\n"
         "for c in json.loads(sys.argv[2]): run(c, Path(sys.argv[1]) / c, None)"
     )
-    command = [sys.executable, "-c", script, str(directory), json.dumps(COMBINATIONS)]
+    command = [sys.executable, "-c", script, str(directory), json.dumps(combinations)]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
@@ -244,7 +252,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.xdist_group("resumed")  # on one worker, so that the fixture runs once
-@pytest.mark.parametrize("combination", COMBINATIONS)
+@pytest.mark.parametrize("combination", cases(COMBINATIONS))
 def test_resuming_in_a_new_process_is_exact(combination: str, resumed: Path, tmp_path: Path) -> None:
     whole = run(combination, tmp_path / "whole", stop_after=None)
     parts, steps, notes = checkpoint.load(resumed / combination, whole)
@@ -298,7 +306,7 @@ def replaced(algorithm: Any, name: str, value: Any) -> Any:
     return dataclasses.replace(algorithm, **{part: replaced(fields[part], name, value)})
 
 
-@pytest.mark.parametrize("name", FEWER)
+@pytest.mark.parametrize("name", cases(FEWER))
 def test_another_float_is_the_same_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced and not compiled: what is not traced anew is not compiled anew."""
     algorithm, collector = make(f"{name}/scan")

@@ -222,8 +222,10 @@ TABULAR: dict[str, Any] = {
     "off-policy-monte-carlo": OffPolicyMonteCarlo(num_steps=8, longest=10, discount=GAMMA, epsilon=0.5),
 }
 SETTINGS |= {name: (algorithm, 4_000) for name, algorithm in TABULAR.items()}
+# Near relatives of others here, which `make test` leaves to `make test-all`.
+RELATIVES = ("a2c-shared", "a3c", "npg", "td-actor-critic", "advantage-actor-critic", "dqn", "ddpg", "double-q", "mbpo")
 # Host collectors give the same trajectories (tests/test_collect.py), so these stand for the others of their family.
-ON_HOST = ("ppo", "a2c", "sac", "dqn-all", "td3", "muzero", "sarsa", "td-prediction")
+ON_HOST = ("ppo", "sac", "dqn-all", "td3", "sarsa", "td-prediction")
 IN_SIMULATORS = ("alphazero",)  # no host environment is one
 N = 4
 
@@ -303,7 +305,13 @@ def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
 
 def on_one_worker(*cases: Any) -> list[Any]:
     """The cases (name, ...) of each algorithm on one worker: what it compiled for one serves the others."""
-    return [pytest.param(*case, marks=pytest.mark.xdist_group(f"probes-{case[0]}")) for case in cases]
+    return [
+        pytest.param(
+            *case,
+            marks=[pytest.mark.xdist_group(f"probes-{case[0]}")] + [pytest.mark.long] * (case[0] in RELATIVES),
+        )
+        for case in cases
+    ]
 
 
 def train_on(name: str, probe: Probe, collector: str) -> Any:
