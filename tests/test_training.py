@@ -226,10 +226,18 @@ def run(combination: str, directory: Path, stop_after: int | None) -> TrainState
     return state
 
 
-def cases(names: list[str]) -> list[Any]:
+# Each of another kind: what `make test` also runs on the host, and with other seeds beside.
+KINDS = ("ppo", "a2c", "reinforce", "trpo", "sac", "dqn-all", "dqn-overlap", "td3", "pets", "muzero", "sarsa")
+
+
+def cases(names: list[str], of_each_kind: bool = False) -> list[Any]:
     """Those of relatives are left to `make test-all`."""
-    marks = lambda name: [pytest.mark.long] * (name.split("/")[0] in RELATIVES)  # noqa: E731
-    return [pytest.param(name, marks=marks(name)) for name in names]
+
+    def is_long(name: str) -> bool:
+        algorithm, _, collector = name.partition("/")
+        return algorithm in RELATIVES or ((of_each_kind or collector == "host") and algorithm not in KINDS)
+
+    return [pytest.param(name, marks=[pytest.mark.long] * is_long(name)) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +288,7 @@ def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("resumed")  # where the runs of single seeds were compiled
 @pytest.mark.reuses_keys
-@pytest.mark.parametrize("name", [name for name in FEWER if name not in (*RELATIVES, "dqn-overlap")])
+@pytest.mark.parametrize("name", cases([name for name in FEWER if name != "dqn-overlap"], of_each_kind=True))
 def test_seeds_side_by_side_equal_single_runs(name: str) -> None:
     algorithm, collector = make(f"{name}/scan")
     steps = planned_steps(algorithm)
