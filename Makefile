@@ -44,7 +44,7 @@ demo: $(VENV)/.stamp-plot  ## train PPO on CartPole-v1 until solved, evaluate it
 test: lint types  ## lint, types and the tests, but for near relatives of others
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long' $(PYTEST_ARGS)
 
-test-all: lint types  ## lint, types and every test: half as long again
+test-all: lint types  ## lint, types and every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev  ## ruff

@@ -87,9 +87,7 @@ class SolveOptions:
         "value-iteration", "policy-iteration", "generalized-policy-iteration", "soft-value-iteration", "evaluation"
     ] = "value-iteration"  # evaluation is that of the random policy
     discount: float | None = None  # gamma, of future rewards; by default the textbook's for this world, else 0.99
-    order: Literal["jacobi", "gauss-seidel", "random", "prioritized"] = (
-        "jacobi"  # of states in a sweep, in value iteration and evaluation
-    )
+    order: Literal["jacobi", "gauss-seidel", "random", "prioritized"] = "jacobi"  # of the states in a sweep
     sweeps: int = 5  # of evaluation between two improvements, in generalized policy iteration
     temperature: float = 0.1  # of the entropy, in soft value iteration
     tolerance: float = 1e-5  # how far from the truth values may be

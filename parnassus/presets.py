@@ -155,7 +155,6 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
     pendulum_ddpg = {"learning_rate": 1e-3, "critic_learning_rate": 1e-3, "replay_size": 100_000}
     # Random actions as long as in Tianshou's benchmark of SAC; TD3's own step sizes are 3e-4.
     mujoco_ddpg = {"learning_rate": 1e-3, "critic_learning_rate": 1e-3, "learning_starts": 10_000}
-    # Twice as many sequences in twice as many iterations find nothing better, nor does a horizon of 30.
     pendulum_cem = CEM(horizon=20, candidates=100, iterations=4, elites=10)
     return {
         ("ppo", "CartPole-v1"): (cartpole_ppo, {"num_envs": 8}),

@@ -83,7 +83,7 @@ def needed(simulator: Simulator | None, method: str) -> Simulator:
     if simulator is None:
         raise BadInput(
             f"{method} plans in the environment itself, which must be a JAX environment (jax:..., gymnax:...); "
-            "PETS, MBPO and MuZero learn a model of any"
+            "PETS, MBPO, PlaNet and MuZero learn a model of any"
         )
     return simulator
 

@@ -79,9 +79,7 @@ class PlaNet:
     minibatch_size: Count = 32  # segments per gradient step
     replay_size: Count = 100_000  # steps that are kept
     learning_starts: WholeNumber = 1_000  # environment steps with random actions, before the first update
-    noise: NonNegative | Linear = (
-        0.3  # standard deviation of what is added to real actions; of others, how many are random
-    )
+    noise: NonNegative | Linear = 0.3  # standard deviation of noise on real actions; the share of others drawn evenly
     observation_std: NonNegative = 0.1  # of the encoded observation around its mean in the model: less, more detail
     reward_std: NonNegative = 0.1  # of the reward around its mean, in standard deviations of all rewards
     free_nats: NonNegative = 3.0  # that the posterior may differ from the prior at no cost

@@ -109,6 +109,7 @@ CASES += [
     ("ddpg", "nested", "matrix"),
     ("td3", "image", "box"),
     ("dpg", "nested", "matrix"),
+    ("double-q", "vector", "matrix"),
 ]
 CASES += [("dqn", "image", "discrete"), ("dqn", "nested", "discrete"), ("sac-discrete", "classes", "discrete")]
 
