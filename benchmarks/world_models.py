@@ -1,8 +1,9 @@
 """How good learned models are: `python -m benchmarks.world_models`.
 
 An ensemble is fitted to random steps of Pendulum, of one whose speed is shaken by noise, and of CartPole. It is asked
-about others: what share of what came lies in its central intervals of 10% to 90%, and how far its imagination is from
-the truth after 1 to 20 steps, beside somebody who always says the mean. Inverse models are asked which action was
+about others: what share of what came lies in its central intervals of 10% to 90%, as they are and as they are after
+recalibration on steps that neither saw, and how far its imagination is from the truth after 1 to 20 steps, beside
+somebody who always says the mean. Inverse models are asked which action was
 taken. Appends a line to benchmarks/results/world_models.jsonl, brings benchmarks/RESULTS.md up to date and draws
 docs/images/world-model.png.
 """
@@ -79,21 +80,26 @@ def ensembles() -> list[dict]:
         model = ensemble.create(jax.random.key(0), spec)
         model, metrics = jax.jit(ensemble.fit)(model, replay_of(trajectories(env, STEPS, 1), spec), jax.random.key(2))
         held_out = trajectories(env, HELD_OUT, 3)
-        batch = replay_of(held_out, spec).storage
-        transform = calibration.held_out_transform(model.members, batch)
+        batch, apart = (replay_of(steps, spec).storage for steps in (held_out, trajectories(env, HELD_OUT, 4)))
+        transform, calibrating = (calibration.held_out_transform(model.members, x) for x in (batch, apart))
         # Rewards that are always the same have no distribution to be covered.
         varies = np.append(np.ones(env.observation_space.shape, bool), float(np.std(batch.reward)) > 1e-6)
-        covered = np.asarray(calibration.coverage(transform))[:, varies]
+        covered = {
+            "the ensemble's": calibration.coverage(transform),
+            "recalibrated": calibration.coverage(transform, calibration.raw_levels(calibrating)),
+        }
+        for which, shares in covered.items():
+            shares = np.asarray(shares)[:, varies]
+            gap = np.abs(shares.mean(1) - calibration.LEVELS).max()
+            each = np.abs(shares - calibration.LEVELS[:, None]).mean()
+            rows += [
+                row(f"{name}: {which} intervals, the largest gap to their level", 100 * gap, "points", limit=5.0),
+                row(f"{name}: {which}, expected calibration error", 100 * each, "points"),
+            ]
+            covered[which] = shares.mean(1)
         error = np.asarray(calibration.k_step_error(model.members, held_out, HORIZON))
-        curves[name] = covered.mean(1), error
-        gap = np.abs(covered.mean(1) - calibration.LEVELS).max()
+        curves[name] = covered, error
         rows += [
-            row(f"{name}: coverage of intervals, the largest gap to their level", 100 * gap, "points", limit=5.0),
-            row(
-                f"{name}: expected calibration error",
-                100 * np.abs(covered - calibration.LEVELS[:, None]).mean(),
-                "points",
-            ),
             row(f"{name}: error after 1 step, in standard deviations", error[0], ""),
             row(f"{name}: error after {HORIZON} steps", error[-1], ""),
             row(f"{name}: members' disagreement, in standard deviations", float(metrics["model/disagreement"]), ""),
@@ -139,8 +145,10 @@ def draw_curves(curves: dict) -> None:
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1, label="calibrated")
     for (name, (covered, error)), color in zip(curves.items(), ("#0072B2", "#009E73", "#D55E00"), strict=True):
-        left.plot(LEVELS, covered, "o-", color=color, markersize=3, label=name)
+        left.plot(LEVELS, covered["the ensemble's"], "o-", color=color, markersize=3, label=name)
+        left.plot(LEVELS, covered["recalibrated"], "--", color=color, linewidth=1)
         right.plot(1 + np.arange(len(error)), error, "o-", color=color, markersize=3, label=name)
+    left.plot([], [], "--", color="0.3", linewidth=1, label="recalibrated")
     left.set_xlabel("probability of a central interval")
     left.set_ylabel("share of the truth that lies in it")
     right.set_xlabel("steps imagined")

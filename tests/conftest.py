@@ -8,6 +8,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+# And compiled in haste, for most of them run for a moment only: without LLVM's optimisations, and each operation as XLA
+# itself writes it, compiling takes a quarter of the time. What users run is compiled as JAX does by itself: where bits
+# must be theirs, a test starts a process without these flags; `XLA_FLAGS= make test` does so for all.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+
 import jax
 import jaxtyping
 import pytest

@@ -117,7 +117,7 @@ CASES += [("dqn", "image", "discrete"), ("dqn", "nested", "discrete"), ("sac-dis
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "observation", "action"),
-    [pytest.param(*case, marks=[pytest.mark.long] * (case[0] not in ("ppo", "acktr", "sac", "dqn"))) for case in CASES],
+    [pytest.param(*case, marks=[pytest.mark.long] * (case[0] not in ("ppo", "sac", "dqn"))) for case in CASES],
 )
 def test_it_trains_and_acts(name: str, observation: str, action: str) -> None:
     algorithm = ALGORITHMS[name]

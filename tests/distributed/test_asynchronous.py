@@ -92,7 +92,9 @@ def test_a_lone_step_is_stored_exactly():
 # Learning without a lock.
 
 
-@pytest.mark.parametrize("kind", ["delayed", "ending", "endless"])
+@pytest.mark.parametrize(
+    "kind", ["delayed", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("ending", "endless"))]
+)
 def test_lost_updates_and_torn_reads_do_not_break_it(kind):
     """Sixteen workers on a segment of one step, on two cores: hardly a write that nobody else is in the middle of."""
     algorithm = A3C(learning_rate=pa.Linear(3e-3, 3e-4), num_steps=1, discount=GAMMA, hidden_sizes=(16,))
