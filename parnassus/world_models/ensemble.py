@@ -115,12 +115,14 @@ class Member:
     def step(self, state: Float[Array, "S"], action: Num[Array, "*a"], key: Key) -> Step:
         """A draw of what follows. The reward is its mean, for nothing later depends on its noise; no limit is known."""
         noise_key, end_key = jax.random.split(key)
-        outputs = self.predict(state, action)
+        # Behind a barrier, chances that a planner's sequences share are drawn once, not in the loop over sequences.
+        noise = jax.lax.optimization_barrier(jax.random.normal(noise_key, state.shape))
+        end = jax.lax.optimization_barrier(jax.random.uniform(end_key))
+        outputs = jax.lax.optimization_barrier(self.predict(state, action))
         after = outputs.mean[:-1]
         if outputs.log_variance is not None:
-            noise = jax.random.normal(noise_key, after.shape)
             after = after + jnp.exp(0.5 * outputs.log_variance[:-1]) * noise
-        terminated = jax.random.bernoulli(end_key, self.termination_probability(outputs))
+        terminated = end < self.termination_probability(outputs)
         return Step(after, after, outputs.mean[-1], terminated, jnp.zeros((), bool))
 
     def termination_probability(self, outputs: Outputs) -> Float[Array, ""]:
