@@ -373,5 +373,6 @@ def test_random_steps_of_a_shaken_world():
 
 def test_the_picture_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(world_models, "PICTURE", tmp_path / "images" / "picture.png")
-    world_models.draw_curves({name: (np.linspace(0.2, 0.9, 9), np.geomspace(0.01, 1.0, 20)) for name in "abc"})
+    covered = {which: np.linspace(0.2, 0.9, 9) for which in ("the ensemble's", "recalibrated")}
+    world_models.draw_curves({name: (covered, np.geomspace(0.01, 1.0, 20)) for name in "abc"})
     assert (tmp_path / "images" / "picture.png").read_bytes().startswith(b"\x89PNG")
