@@ -42,10 +42,10 @@ demo: $(VENV)/.stamp-plot  ## train PPO on CartPole-v1 until solved, evaluate it
 
 .PHONY: test test-all lint types
 test: lint types  ## lint, types and the tests, but for near relatives of others
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not long' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long' $(PYTEST_ARGS)
 
 test-all: lint types  ## lint, types and every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.stamp-dev  ## ruff
 	$(BIN)/ruff check
@@ -56,7 +56,7 @@ types: $(VENV)/.stamp-dev  ## mypy
 
 .PHONY: test-versions test-fast
 test-fast: $(VENV)/.stamp-dev  ## the tests that are not slow
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not long' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not long' $(PYTEST_ARGS)
 
 test-versions:  ## the fast tests on every Python from 3.11 to 3.13 that is found
 	@found=0; failed=; for version in $(LOCKED_VERSIONS); do \

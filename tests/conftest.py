@@ -25,14 +25,6 @@ jaxtyping.install_import_hook("parnassus", f"{tests.runtime_types.__name__}.chec
 jax.config.update("jax_numpy_rank_promotion", "raise")  # a [T] meeting a [T, N] is a mistake
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The tests of a file go to one worker, which compiles once what they share; unless they say how to be grouped."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
-
-
 @pytest.fixture(autouse=True)
 def _keys_are_consumed(request):
     """Using a key twice raises, unless the test says that it means to, or that the checker is wrong about it.

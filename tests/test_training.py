@@ -259,7 +259,6 @@ def resumed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return directory
 
 
-@pytest.mark.xdist_group("resumed")  # on one worker, so that the fixture runs once
 @pytest.mark.parametrize("combination", cases(COMBINATIONS))
 def test_resuming_in_a_new_process_is_exact(combination: str, resumed: Path, tmp_path: Path) -> None:
     whole = run(combination, tmp_path / "whole", stop_after=None)
@@ -286,7 +285,6 @@ def test_a_run_differs_from_one_of_another_seed(tmp_path: Path) -> None:
     assert not np.array_equal(*weights)
 
 
-@pytest.mark.xdist_group("resumed")  # where the runs of single seeds were compiled
 @pytest.mark.reuses_keys
 @pytest.mark.parametrize("name", cases([name for name in FEWER if name != "dqn-overlap"], of_each_kind=True))
 def test_seeds_side_by_side_equal_single_runs(name: str) -> None:

@@ -303,15 +303,9 @@ def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
     )
 
 
-def on_one_worker(*cases: Any) -> list[Any]:
-    """The cases (name, ...) of each algorithm on one worker: what it compiled for one serves the others."""
-    return [
-        pytest.param(
-            *case,
-            marks=[pytest.mark.xdist_group(f"probes-{case[0]}")] + [pytest.mark.long] * (case[0] in RELATIVES),
-        )
-        for case in cases
-    ]
+def cases(*cases: Any) -> list[Any]:
+    """(name, ...) each; those of relatives are left to `make test-all`."""
+    return [pytest.param(*case, marks=[pytest.mark.long] * (case[0] in RELATIVES)) for case in cases]
 
 
 def train_on(name: str, probe: Probe, collector: str) -> Any:
@@ -334,7 +328,7 @@ def train_on(name: str, probe: Probe, collector: str) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    on_one_worker(
+    cases(
         *(
             (name, kind)
             for name in VALUE
@@ -351,7 +345,7 @@ def test_values(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    on_one_worker(*((name, kind) for name in VALUE for kind in ("endless", "ending") if name in ON_HOST)),
+    cases(*((name, kind) for name in VALUE for kind in ("endless", "ending") if name in ON_HOST)),
 )
 def test_time_limits_are_not_terminations_on_the_host_either(name: str, kind: str) -> None:
     probe = make_probe(name, kind, continuous=False)
@@ -402,7 +396,7 @@ ACTS_IN = [  # (algorithm, continuous actions)
 
 @pytest.mark.parametrize(
     ("name", "continuous", "kind"),
-    on_one_worker(*((*case, kind) for case in ACTS_IN for kind in ("action", "conditional"))),
+    cases(*((*case, kind) for case in ACTS_IN for kind in ("action", "conditional"))),
 )
 def test_actions(name: str, continuous: bool, kind: str) -> None:
     probe = make_probe(name, kind, continuous)
