@@ -303,9 +303,9 @@ def make_probe(name: str, kind: Any, continuous: bool) -> Probe:
     )
 
 
-def cases(*cases: Any) -> list[Any]:
+def cases(*all_of_them: Any) -> list[Any]:
     """(name, ...) each; those of relatives are left to `make test-all`."""
-    return [pytest.param(*case, marks=[pytest.mark.long] * (case[0] in RELATIVES)) for case in cases]
+    return [pytest.param(*case, marks=[pytest.mark.long] * (case[0] in RELATIVES)) for case in all_of_them]
 
 
 def train_on(name: str, probe: Probe, collector: str) -> Any:
