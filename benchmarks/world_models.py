@@ -3,9 +3,8 @@
 An ensemble is fitted to random steps of Pendulum, of one whose speed is shaken by noise, and of CartPole. It is asked
 about others: what share of what came lies in its central intervals of 10% to 90%, as they are and as they are after
 recalibration on steps that neither saw, and how far its imagination is from the truth after 1 to 20 steps, beside
-somebody who always says the mean. Inverse models are asked which action was
-taken. Appends a line to benchmarks/results/world_models.jsonl, brings benchmarks/RESULTS.md up to date and draws
-docs/images/world-model.png.
+somebody who always says the mean. Inverse models are asked which action was taken. Appends a line to
+benchmarks/results/world_models.jsonl, brings benchmarks/RESULTS.md up to date and draws docs/images/world-model.png.
 """
 
 from typing import Any
@@ -84,12 +83,10 @@ def ensembles() -> list[dict]:
         transform, calibrating = (calibration.held_out_transform(model.members, x) for x in (batch, apart))
         # Rewards that are always the same have no distribution to be covered.
         varies = np.append(np.ones(env.observation_space.shape, bool), float(np.std(batch.reward)) > 1e-6)
-        covered = {
-            "the ensemble's": calibration.coverage(transform),
-            "recalibrated": calibration.coverage(transform, calibration.raw_levels(calibrating)),
-        }
-        for which, shares in covered.items():
-            shares = np.asarray(shares)[:, varies]
+        asked_for = {"the ensemble's": calibration.LEVELS, "recalibrated": calibration.raw_levels(calibrating)}
+        covered = {}
+        for which, levels in asked_for.items():
+            shares = np.asarray(calibration.coverage(transform, levels))[:, varies]
             gap = np.abs(shares.mean(1) - calibration.LEVELS).max()
             each = np.abs(shares - calibration.LEVELS[:, None]).mean()
             rows += [
