@@ -10,7 +10,7 @@ from flax import linen as nn
 from gymnasium import spaces
 
 from parnassus.distributions import DiagonalGaussian, SquashedGaussian, parameterize
-from parnassus.networks import CNN, MLP, Critics, Network, Policy, Torso, Value, convolution, polyak
+from parnassus.networks import CNN, MLP, Critics, Network, Policy, Torso, Value, activation, convolution, polyak
 from parnassus.types import BadInput
 
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -101,6 +101,12 @@ def test_polyak_moves_a_part_of_the_way() -> None:
 def test_an_unknown_activation_is_named() -> None:
     with pytest.raises(BadInput, match="unknown activation 'tan'; choose one of tanh, relu"):
         Network.create(MLP((2,), "tan"), jax.random.key(0), jnp.zeros((1, 3)))
+
+
+def test_swish_and_its_derivative_are_flaxs() -> None:
+    x = jnp.linspace(-30.0, 30.0, 241)
+    ours = jax.vmap(jax.value_and_grad(activation("swish")))(x)
+    np.testing.assert_allclose(ours, jax.vmap(jax.value_and_grad(nn.swish))(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ def probability_transform(outputs: Outputs, truth: Float[Array, "B D"]) -> Float
     `outputs` [E, B, D] are those of an ensemble, whose prediction is the even mixture of its members'. Of a calibrated
     one F(y) is uniform (Dawid 1984). Raises ValueError for members that say nothing of noise.
     """
-    if outputs.log_variance is None:
+    if outputs.variance is None:
         raise ValueError("a deterministic model has no intervals: an Ensemble has")
-    return norm.cdf((truth[None] - outputs.mean) * jnp.exp(-0.5 * outputs.log_variance)).mean(0)
+    return norm.cdf((truth[None] - outputs.mean) / jnp.sqrt(outputs.variance)).mean(0)
 
 
 def coverage(

@@ -32,7 +32,7 @@ class Outputs(NamedTuple):
     """What a network says of one transition, in scaled units; or a member, in the world's."""
 
     mean: Float[Array, "*batch D"]  # of the change of each number of the observation, and of the reward; D = S + 1
-    log_variance: Float[Array, "*batch D"] | None  # None: it says nothing of noise
+    variance: Float[Array, "*batch D"] | None  # None: it says nothing of noise
     termination: Float[Array, "*batch"] | None  # the logit; None: nothing of terminations either
 
 
@@ -48,10 +48,11 @@ class Gaussian(nn.Module):
         highest = self.param("max_log_variance", nn.initializers.constant(0.5), (self.size,))
         lowest = self.param("min_log_variance", nn.initializers.constant(-10.0), (self.size,))
         y = nn.Dense(2 * self.size + self.learn_termination)(self.torso(x))
-        mean, log_variance = y[..., : self.size], y[..., self.size : 2 * self.size]
-        log_variance = highest - jax.nn.softplus(highest - log_variance)
-        log_variance = lowest + jax.nn.softplus(log_variance - lowest)
-        return Outputs(mean, log_variance, y[..., -1] if self.learn_termination else None)
+        mean, unbounded = y[..., : self.size], y[..., self.size : 2 * self.size]
+        # The paper's log sigma^2 = lowest + softplus(highest - softplus(highest - y) - lowest), with exp(softplus(x)) =
+        # 1 + exp(x) used twice: one exponential for five.
+        variance = jnp.exp(lowest) + jnp.exp(highest) * jax.nn.sigmoid(unbounded - highest)
+        return Outputs(mean, variance, y[..., -1] if self.learn_termination else None)
 
 
 @pytree
@@ -101,27 +102,26 @@ class Member:
         return self.network(self.inputs.normalize(x))
 
     def predict(self, observation: Float[Array, "S"], action: Num[Array, "*a"]) -> Outputs:
-        """The same in the world's units: the mean of (o', r), the logarithm of its variance.
+        """The same in the world's units: the mean and the variance of (o', r).
 
         What was always the same is always predicted: a reward of 1 a step stays 1 wherever a planner looks.
         """
-        mean, log_variance, termination = self.scaled_outputs(observation, action)
+        mean, variance, termination = self.scaled_outputs(observation, action)
         here = jnp.append(observation.astype(jnp.float32), 0.0)
         mean = here + self.targets.mean + self.targets.std * mean
-        if log_variance is not None:
-            log_variance = log_variance + 2.0 * jnp.log(jnp.maximum(self.targets.std, 1e-6))
-        return Outputs(mean, log_variance, termination)
+        if variance is not None:
+            variance = variance * jnp.maximum(self.targets.std, 1e-6) ** 2
+        return Outputs(mean, variance, termination)
 
     def step(self, state: Float[Array, "S"], action: Num[Array, "*a"], key: Key) -> Step:
         """A draw of what follows. The reward is its mean, for nothing later depends on its noise; no limit is known."""
         noise_key, end_key = jax.random.split(key)
-        # Behind a barrier, chances that a planner's sequences share are drawn once, not in the loop over sequences.
-        noise = jax.lax.optimization_barrier(jax.random.normal(noise_key, state.shape))
+        noise = _drawn_once(jax.random.normal(noise_key, state.shape))
         end = jax.lax.optimization_barrier(jax.random.uniform(end_key))
         outputs = jax.lax.optimization_barrier(self.predict(state, action))
         after = outputs.mean[:-1]
-        if outputs.log_variance is not None:
-            after = after + jnp.exp(0.5 * outputs.log_variance[:-1]) * noise
+        if outputs.variance is not None:
+            after = after + jnp.sqrt(outputs.variance[:-1]) * noise
         terminated = end < self.termination_probability(outputs)
         return Step(after, after, outputs.mean[-1], terminated, jnp.zeros((), bool))
 
@@ -129,7 +129,7 @@ class Member:
         """0 where no termination was seen; 0 or 1 in a model without noise."""
         if outputs.termination is None:
             return jnp.zeros(())
-        if outputs.log_variance is None:
+        if outputs.variance is None:
             probability = (outputs.termination > 0.0).astype(jnp.float32)
         else:
             probability = jax.nn.sigmoid(outputs.termination)
@@ -140,10 +140,10 @@ class Member:
         and the cross-entropy of the terminations."""
         outputs = jax.vmap(self.scaled_outputs)(batch.observation, batch.action)
         target = jax.vmap(self.targets.normalize)(changes(batch))
-        if outputs.log_variance is None:
+        if outputs.variance is None:
             cost = ((target - outputs.mean) ** 2).mean()
         else:
-            cost = negative_log_likelihood(outputs.mean, outputs.log_variance, target).mean()
+            cost = negative_log_likelihood(outputs.mean, outputs.variance, target).mean()
         if outputs.termination is not None:
             terminated = (batch.discount == 0.0).astype(jnp.float32)
             cost += optax.sigmoid_binary_cross_entropy(outputs.termination, terminated).mean()
@@ -193,6 +193,14 @@ class Ensemble:
             return member.score(batch) + self.bound_penalty * spread
 
         return fit(model, replay, key, self.fitting, loss)
+
+
+def _drawn_once(noise: Float[Array, "S"]) -> Float[Array, "S"]:
+    """Itself, but not drawn anew in the loop over a planner's sequences, which share it.
+
+    XLA fuses draws into the loop that uses them, through barriers too on the CPU; into a product it does not.
+    """
+    return jnp.dot(noise, jnp.eye(noise.size), precision="highest")
 
 
 def create(key: Key, spec: Spec, module: nn.Module, num_members: int, fitting: Fitting) -> EnsembleModel:
@@ -255,10 +263,10 @@ def predict(members: Member, observation: Float[Array, "B S"], action: Num[Array
 
 
 def negative_log_likelihood(
-    mean: Float[Array, "*b"], log_variance: Float[Array, "*b"], target: Float[Array, "*b"]
+    mean: Float[Array, "*b"], variance: Float[Array, "*b"], target: Float[Array, "*b"]
 ) -> Float[Array, "*b"]:
     """-log N(target; mean, variance), number by number."""
-    return 0.5 * ((target - mean) ** 2 * jnp.exp(-log_variance) + log_variance + np.log(2.0 * np.pi))
+    return 0.5 * ((target - mean) ** 2 / variance + jnp.log(2.0 * np.pi * variance))
 
 
 def changes(batch: Experience) -> Float[Array, "B D"]:

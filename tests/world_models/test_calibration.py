@@ -17,7 +17,7 @@ from tests.world_models.streams import SPEC
 
 def test_a_mixtures_distribution_function_is_the_mean_of_its_parts() -> None:
     mean, std = np.array([0.0, 2.0]), np.array([1.0, 0.5])
-    outputs = Outputs(jnp.array(mean)[:, None, None], 2 * jnp.log(jnp.array(std))[:, None, None], None)
+    outputs = Outputs(jnp.array(mean)[:, None, None], jnp.array(std)[:, None, None] ** 2, None)
     transform = calibration.probability_transform(outputs, jnp.array([[1.3]]))
     assert transform[0, 0] == pytest.approx(scipy.stats.norm.cdf(1.3, mean, std).mean(), abs=1e-6)
 

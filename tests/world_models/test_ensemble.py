@@ -11,10 +11,18 @@ import scipy.stats
 from gymnasium import spaces
 
 from parnassus.envs.classic import CartPole
+from parnassus.networks import MLP
 from parnassus.off_policy import Experience, create_replay
 from parnassus.types import BadInput, Spec
 from parnassus.world_models.calibration import coverage, held_out_transform
-from parnassus.world_models.ensemble import Ensemble, EnsembleModel, Member, Outputs, negative_log_likelihood
+from parnassus.world_models.ensemble import (
+    Ensemble,
+    EnsembleModel,
+    Gaussian,
+    Member,
+    Outputs,
+    negative_log_likelihood,
+)
 from parnassus.world_models.fitting import Fitting
 from tests.world_models.streams import NOISE, SPEC, linear, linear_mean, linear_replay, replay_of, spec_of
 
@@ -34,9 +42,25 @@ def member_of(model: EnsembleModel, i: int) -> Member:
 
 
 def test_the_likelihood_is_scipys() -> None:
-    mean, log_variance, target = jax.random.normal(jax.random.key(0), (3, 50))
-    wanted = -scipy.stats.norm.logpdf(target, mean, np.exp(0.5 * np.asarray(log_variance)))
-    np.testing.assert_allclose(negative_log_likelihood(mean, log_variance, target), wanted, rtol=1e-5, atol=1e-5)
+    mean, std, target = jax.random.normal(jax.random.key(0), (3, 50))
+    wanted = -scipy.stats.norm.logpdf(target, mean, np.abs(std))
+    np.testing.assert_allclose(negative_log_likelihood(mean, std**2, target), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_variance_is_the_papers_between_its_bounds() -> None:
+    """Chua et al. 2018, appendix A.1, as it is written there; far outside, the bounds themselves."""
+    head = Gaussian(MLP((), "swish"), 2, learn_termination=False)
+    params = head.init(jax.random.key(0), jnp.zeros(1))["params"] | {
+        "max_log_variance": jnp.array([0.5, -1.0]),
+        "min_log_variance": jnp.array([-10.0, -3.0]),
+        "Dense_0": {"kernel": jnp.ones((1, 4)), "bias": jnp.zeros(4)},
+    }
+    y = np.linspace(-20.0, 20.0, 101)[:, None]
+    highest, lowest = np.array([0.5, -1.0]), np.array([-10.0, -3.0])
+    wanted = highest - np.logaddexp(0.0, highest - y)
+    wanted = lowest + np.logaddexp(0.0, wanted - lowest)
+    variance = jax.vmap(lambda y: head.apply({"params": params}, y).variance)(jnp.asarray(y, jnp.float32))
+    np.testing.assert_allclose(np.log(variance), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_score_is_the_likelihood_of_a_batch_in_scaled_units() -> None:
@@ -48,7 +72,7 @@ def test_the_score_is_the_likelihood_of_a_batch_in_scaled_units() -> None:
     batch = linear(20, 3)._replace(discount=(jnp.arange(20) % 3 > 0) * 0.9)
     outputs = jax.vmap(member.predict)(batch.observation, batch.action)
     truth = np.concatenate([batch.next_observation, batch.reward[:, None]], axis=-1)
-    likelihood = scipy.stats.norm.logpdf(truth, outputs.mean, np.exp(0.5 * np.asarray(outputs.log_variance)))
+    likelihood = scipy.stats.norm.logpdf(truth, outputs.mean, np.sqrt(outputs.variance))
     p = 1 / (1 + np.exp(-np.asarray(outputs.termination)))
     termination = np.where(np.arange(20) % 3 == 0, np.log(p), np.log(1 - p))
     wanted = -(likelihood + np.log([1.0, 2.0, 4.0])).mean() - termination.mean()
@@ -63,7 +87,7 @@ def test_a_linear_world_and_its_noise_are_recovered(fitted: tuple) -> None:
     expected = np.concatenate([fresh.observation + change, reward[:, None]], axis=-1)
     error = np.sqrt(((outputs.mean.mean(0) - expected) ** 2).mean(0))
     assert (error < 0.2 * NOISE).all()
-    np.testing.assert_allclose(np.exp(0.5 * outputs.log_variance).mean((0, 1)), NOISE, rtol=0.2)
+    np.testing.assert_allclose(np.sqrt(outputs.variance).mean((0, 1)), NOISE, rtol=0.2)
     assert metrics["model/loss"] < 0.5 and 0.0 < metrics["model/disagreement"] < 0.2 and metrics["model/looks"] >= 1
 
 
@@ -83,7 +107,7 @@ def test_a_step_is_drawn_from_what_is_predicted(fitted: tuple) -> None:
     state, action = jnp.array([1.0, 0.1]), jnp.array([0.5])
     step = jax.vmap(member.step, (None, None, 0))(state, action, jax.random.split(jax.random.key(0), 4_000))
     outputs = member.predict(state, action)
-    std = np.exp(0.5 * outputs.log_variance)
+    std = np.sqrt(outputs.variance)
     np.testing.assert_allclose(step.state.mean(0), outputs.mean[:2], atol=0.05 * std.max())
     np.testing.assert_allclose(step.state.std(0), std[:2], rtol=0.05)
     np.testing.assert_array_equal(step.reward, step.reward[0])  # its mean
