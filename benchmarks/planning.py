@@ -121,19 +121,41 @@ def side_by_side() -> list[dict]:
         one = jax.jit(lambda state, memory, key: planner(models, state, memory, key))  # noqa: B023
         all_at_once = jax.jit(jax.vmap(lambda state, memory, key: planner(models, state, memory, key)))  # noqa: B023
         each = [jax.tree.map(lambda x: x[i], (state, memory, keys)) for i in range(ENVS)]  # noqa: B023
-
-        def one_by_one(one: Callable = one, each: list = each) -> None:
-            for arguments in each:
-                jax.block_until_ready(one(*arguments))
-
-        together = lambda: jax.block_until_ready(all_at_once(state, memory, keys))  # noqa: B023, E731
-        one_by_one(), together()  # compile
-        ratios = []
-        for _ in range(ROUNDS):
-            ratios.append(best_of(one_by_one, 3) / best_of(together, 3))
+        ratio = one_by_one_over_together(one, each, all_at_once, (state, memory, keys))
         what = f"plans for {ENVS} Pendulums, {candidates} sequences: one by one / in one program"
-        rows.append(row(what, median(ratios), "", least=5.0))
-    return rows
+        rows.append(row(what, ratio, "", least=5.0))
+    ratio = one_by_one_over_together(*searches("muzero", "jax:CartPole-v1"))
+    what = f"MuZero's searches for {ENVS} CartPoles, 16 simulations: one by one / in one program"
+    return [*rows, row(what, ratio, "", least=5.0)]
+
+
+def searches(name: str, env: str) -> tuple[Callable, list[tuple], Callable, tuple]:
+    """An algorithm's `act` in each of sixteen environments, and in all of them: the calls and their arguments."""
+    import jax
+
+    from parnassus.types import Spec
+
+    algorithm, simulator = planning_in(env, name)
+    spec = Spec(simulator.observation_space, simulator.action_space, ENVS)
+    behavior = algorithm.behavior(algorithm.init(jax.random.key(0), spec))
+    observation = jax.vmap(simulator.reset)(jax.random.split(jax.random.key(1), ENVS))[1]
+    memory, key = algorithm.initial_memory(spec), jax.random.key(2)
+    act = jax.jit(lambda memory, observation, key: algorithm.act(behavior, memory, observation, key, True))
+    each = [(*jax.tree.map(lambda x: x[i : i + 1], (memory, observation)), key) for i in range(ENVS)]
+    return act, each, act, (memory, observation, key)
+
+
+def one_by_one_over_together(one: Callable, each: list[tuple], together: Callable, all_of_them: tuple) -> float:
+    """How many times longer the calls for each take than the one for all: the median of rounds."""
+    import jax
+
+    def one_by_one() -> None:
+        for arguments in each:
+            jax.block_until_ready(one(*arguments))
+
+    all_at_once = lambda: jax.block_until_ready(together(*all_of_them))  # noqa: E731
+    one_by_one(), all_at_once()  # compile
+    return median([best_of(one_by_one, 3) / best_of(all_at_once, 3) for _ in range(ROUNDS)])
 
 
 def planning_in(env: str, name: str) -> tuple[Any, Any]:
