@@ -141,7 +141,7 @@ def searches(name: str, env: str) -> tuple[Callable, list[tuple], Callable, tupl
     observation = jax.vmap(simulator.reset)(jax.random.split(jax.random.key(1), ENVS))[1]
     memory, key = algorithm.initial_memory(spec), jax.random.key(2)
     act = jax.jit(lambda memory, observation, key: algorithm.act(behavior, memory, observation, key, True))
-    each = [(*jax.tree.map(lambda x: x[i : i + 1], (memory, observation)), key) for i in range(ENVS)]
+    each = [(*jax.tree.map(lambda x: x[i : i + 1], (memory, observation)), key) for i in range(ENVS)]  # noqa: B023
     return act, each, act, (memory, observation, key)
 
 
