@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from parnassus.compilation import ONE_AFTER_THE_OTHER
 from parnassus.encoding import zeros
 from parnassus.rollout import EnvActor, Episodes, env_action, reset, rollout, where
 from parnassus.types import (
@@ -69,17 +70,13 @@ class HostActor(NamedTuple):
     episodes: Episodes
 
 
-# For XLA on the CPU. Its default order serves running many kernels at once, and hands those of a sampled action back
-# and forth between threads: 90 us in place of 27 for a Gaussian policy's action in 8 environments.
-ONE_AFTER_THE_OTHER = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-
-
 def compiled_act(spec: Spec, explore: bool, algorithm: Algorithm, behavior: Behavior) -> Callable:
     """The one compiled call of each step: (memory, observation, key) ->
     (action for the environment, action as drawn, memory, extras, next key).
 
     The key is raw, as from `jax.random.key_data`: typed keys take JAX's slow way in and out. Algorithm and behavior
-    are taken apart here, once, and not by every call.
+    are taken apart here, once, and not by every call. Kernels run one after the other: 27 us in place of 90 for a
+    Gaussian policy's action in 8 environments.
     """
     leaves, structure = jax.tree.flatten((algorithm, behavior))
     return partial(_act(spec, explore), structure, tuple(leaves))

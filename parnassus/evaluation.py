@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from parnassus.collect import HostCollector, as_numpy, compiled_act, is_on_host
+from parnassus.compilation import Program
 from parnassus.rollout import EnvActor, reset, rollout, where
 from parnassus.statistics import mean_interval
 from parnassus.types import Algorithm, BadInput, Behavior, Env, HostEnv, Key, Spec, TrainingFailed, Transition
@@ -84,7 +85,7 @@ def _compiled(
     return returns, lengths
 
 
-@partial(jax.jit, static_argnames=("spec", "explore"))
+@partial(Program, static_argnames=("spec", "explore"))
 def _block(
     algorithm: Algorithm, behavior: Behavior, env: Env, actor: EnvActor, key: Key, spec: Spec, explore: bool
 ) -> tuple[EnvActor, Array, Array]:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from parnassus.compilation import Program
 from parnassus.memory import refuse_what_does_not_fit
 from parnassus.schedules import plan
 from parnassus.simulator import Simulator
@@ -45,7 +46,6 @@ class Chunk(NamedTuple):
 RunChunk = Callable[[TrainState, int], tuple[TrainState, dict[str, np.ndarray]]]
 
 
-@partial(jax.jit, donate_argnames="learner")
 def learn(algorithm: Algorithm, learner: Learner, trajectory: Transition, key: Key) -> tuple[Learner, Metrics]:
     """One call of `algorithm.learn`, with flags that say whether what it was given, and what it said, is finite.
 
@@ -54,6 +54,9 @@ def learn(algorithm: Algorithm, learner: Learner, trajectory: Transition, key: K
     is_raw = jnp.issubdtype(key.dtype, jnp.integer)
     learner, metrics = algorithm.learn(learner, trajectory, jax.random.wrap_key_data(key) if is_raw else key)
     return learner, {**metrics, **finite_flags(trajectory)}
+
+
+compiled_learn = Program(learn, donate_argnames="learner")
 
 
 def finite_flags(trajectory: Transition) -> Metrics:
@@ -80,7 +83,9 @@ def split(key: Key) -> tuple[Key, Key, Key]:
     return first, second, third
 
 
-def iterate(algorithm: Algorithm, collector: Collector, state: TrainState) -> tuple[TrainState, Metrics]:
+def iterate(
+    algorithm: Algorithm, collector: Collector, state: TrainState, learn: Callable = learn
+) -> tuple[TrainState, Metrics]:
     """The whole of training: act for a while, learn from it."""
     key, collect_key, learn_key = split(state.key)
     actor, trajectory = collector.collect(algorithm, algorithm.behavior(state.learner), state.actor, collect_key)
@@ -88,7 +93,7 @@ def iterate(algorithm: Algorithm, collector: Collector, state: TrainState) -> tu
     return TrainState(learner, actor, key, state.iteration + 1), {**metrics, **episode_sums(actor)}
 
 
-@partial(jax.jit, static_argnames=("max_iterations",), donate_argnames="state")
+@partial(Program, static_argnames=("max_iterations",), donate_argnames="state")
 def compiled_chunk(
     algorithm: Algorithm, collector: Collector, state: TrainState, num_iterations: Int[Array, ""], max_iterations: int
 ) -> tuple[TrainState, Metrics]:
@@ -134,10 +139,10 @@ def host_chunk(
     key, begin_key, _ = split(jax.random.key_data(state.key))
     actor = collector.begin(algorithm, state.actor, begin_key)
     state = TrainState(state.learner, actor, key, np.int32(state.iteration))  # type: ignore[arg-type]  # no dispatch to count
-    rows = []
+    rows, compiled = [], compiled_learn.chosen_once()
     for _ in range(num_iterations):
         try:
-            state, metrics = iterate(algorithm, collector, state)
+            state, metrics = iterate(algorithm, collector, state, compiled)
         except EnvironmentRaised as error:
             raise _failed(error, algorithm, collector, int(state.iteration)) from error.__cause__
         rows.append(metrics)
@@ -157,6 +162,7 @@ def overlapped_chunk(
     actor = collector.begin(algorithm, state.actor, begin_key)
     behavior = algorithm.behavior(learner)
     rows: list[dict[str, Any]] = []
+    compiled = compiled_learn.chosen_once()
     with ThreadPoolExecutor(1, "learn") as thread:
         under_way: Future | None = None
         for i in range(num_iterations):
@@ -169,7 +175,7 @@ def overlapped_chunk(
                 learner, metrics = under_way.result()
                 rows[-1].update(metrics)
             behavior = _own(algorithm.behavior(learner))  # copies: `learn` donates the learner
-            under_way = thread.submit(learn, algorithm, learner, trajectory, learn_key)
+            under_way = thread.submit(compiled, algorithm, learner, trajectory, learn_key)
             rows.append(episode_sums(actor))
         if under_way:
             learner, metrics = under_way.result()

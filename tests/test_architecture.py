@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 # unless they are named with it in ALLOWED.
 FLOORS = [
     {"types", "statistics"},
-    {"memory"},
+    {"memory", "compilation"},
     {"distributions", "returns", "schedules", "normalization", "replay", "exploration"},
     {"encoding", "networks"},
     {"actor_critic", "off_policy", "frame_replay", "advantages", "second_order", "kfac", "importance", "objectives"},

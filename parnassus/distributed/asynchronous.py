@@ -42,6 +42,7 @@ from jaxtyping import Array, Float, Int
 
 from parnassus import configuration, training
 from parnassus.collect import HostCollector, collector_for
+from parnassus.compilation import Program
 from parnassus.types import (
     Actor,
     AsynchronousAlgorithm,
@@ -259,7 +260,11 @@ def work(
     key: Key,
 ) -> Done:
     """Do segments while `take()` says that one is left."""
-    run = _compiled_segment if collector.is_pure else _segment
+    apply = _compiled_apply.chosen_once()
+    if collector.is_pure:
+        run = _compiled_segment.chosen_once()
+    else:
+        run = partial(_segment, differentiate=_compiled_differentiate.chosen_once())
     if not collector.is_pure:
         key, begin_key, _ = training.split(key)
         actor = collector.begin(algorithm, actor, begin_key)
@@ -269,7 +274,7 @@ def work(
             algorithm, collector, shared.layout, shared.words.copy(), actor, key
         )
         before = shared.words.copy()
-        after = _apply(algorithm, shared.layout, before, gradients, trajectory)
+        after = apply(algorithm, shared.layout, before, gradients, trajectory)
         shared.add(before, shared.layout.pack(after))
         rows.append(row)
     if not rows:
@@ -278,21 +283,6 @@ def work(
     return Done(actor, key, dict(zip(rows[0].names, values, strict=True)))
 
 
-def _segment(
-    algorithm: AsynchronousAlgorithm, collector: Collector, layout: Layout, words: Tree, actor: Actor, key: Key
-) -> tuple[Actor, Key, Tree, Transition, Row]:
-    """Act with the copy and differentiate: what `training.iterate` does, without the step."""
-    learner = layout.unpack(words)
-    key, collect_key, learn_key = training.split(key)
-    actor, trajectory = collector.collect(algorithm, algorithm.behavior(learner), actor, collect_key)
-    gradients, row = _differentiate(algorithm, learner, trajectory, learn_key, training.episode_sums(actor))
-    return actor, key, gradients, trajectory, row
-
-
-_compiled_segment = jax.jit(_segment, static_argnames="layout")
-
-
-@jax.jit
 def _differentiate(
     algorithm: AsynchronousAlgorithm, learner: Learner, trajectory: Transition, key: Key, episodes: dict
 ) -> tuple[Tree, Row]:
@@ -301,11 +291,32 @@ def _differentiate(
     return gradients, Row(jnp.stack([jnp.asarray(x, jnp.float32) for x in metrics.values()]), tuple(metrics))
 
 
-@partial(jax.jit, static_argnames="layout")
+def _segment(
+    algorithm: AsynchronousAlgorithm,
+    collector: Collector,
+    layout: Layout,
+    words: Tree,
+    actor: Actor,
+    key: Key,
+    differentiate: Callable = _differentiate,
+) -> tuple[Actor, Key, Tree, Transition, Row]:
+    """Act with the copy and differentiate: what `training.iterate` does, without the step."""
+    learner = layout.unpack(words)
+    key, collect_key, learn_key = training.split(key)
+    actor, trajectory = collector.collect(algorithm, algorithm.behavior(learner), actor, collect_key)
+    gradients, row = differentiate(algorithm, learner, trajectory, learn_key, training.episode_sums(actor))
+    return actor, key, gradients, trajectory, row
+
+
 def _apply(
     algorithm: AsynchronousAlgorithm, layout: Layout, words: Tree, gradients: Tree, trajectory: Transition
 ) -> Learner:
     return algorithm.apply(layout.unpack(words), gradients, trajectory)
+
+
+_compiled_segment = Program(_segment, static_argnames="layout")
+_compiled_differentiate = Program(_differentiate)
+_compiled_apply = Program(_apply, static_argnames="layout")
 
 
 def _layout(algorithm: AsynchronousAlgorithm, spec: Spec) -> Layout:
