@@ -284,8 +284,10 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
             },
             {"num_envs": 16},
         ),
+        # The paper's discount: with 0.99, seeds that explore to 500 act deterministically to 380 and 430.
         ("muzero", "CartPole-v1"): (
             {
+                "discount": 0.997,
                 "search": Gumbel(num_simulations=16),
                 "learning_rate": Linear(3e-3, 3e-4),
                 "num_steps": 32,
