@@ -89,6 +89,11 @@ def draw(env: str, rows: list[dict[str, str]], path: Path) -> None:
         panel.set_title(f"{method}, {len({row['seed'] for row in mine})} seeds", fontsize=9)
         panel.set_xlabel("environment steps", fontsize=8)
         panel.tick_params(labelsize=7)
+    # What an untrained critic says is far from any return: the axis is that of the last two thirds.
+    last = max(int(row["steps"]) for row in rows)
+    late = [float(row[column]) for row in rows for column in ("estimated", "returned") if 3 * int(row["steps"]) > last]
+    margin = 0.05 * (max(late) - min(late))
+    panels[0].set_ylim(min(late) - margin, max(late) + margin)
     panels[0].set_ylabel(f"discounted return, {env}", fontsize=8)
     panels[0].legend(fontsize=7, frameon=False)
     figure.savefig(path)
