@@ -124,13 +124,14 @@ def side_by_side() -> list[dict]:
         ratio = one_by_one_over_together(one, each, all_at_once, (state, memory, keys))
         what = f"plans for {ENVS} Pendulums, {candidates} sequences: one by one / in one program"
         rows.append(row(what, ratio, "", least=5.0))
-    ratio = one_by_one_over_together(*searches("muzero", "jax:CartPole-v1"))
+    act, each, arguments = searches("muzero", "jax:CartPole-v1")
+    ratio = one_by_one_over_together(act, each, act, arguments)
     what = f"MuZero's searches for {ENVS} CartPoles, 16 simulations: one by one / in one program"
     return [*rows, row(what, ratio, "", least=5.0)]
 
 
-def searches(name: str, env: str) -> tuple[Callable, list[tuple], Callable, tuple]:
-    """An algorithm's `act` in each of sixteen environments, and in all of them: the calls and their arguments."""
+def searches(name: str, env: str) -> tuple[Callable, list[tuple], tuple]:
+    """An algorithm's `act`, its arguments for each of sixteen environments alone, and those for all of them."""
     import jax
 
     from parnassus.types import Spec
@@ -142,7 +143,7 @@ def searches(name: str, env: str) -> tuple[Callable, list[tuple], Callable, tupl
     memory, key = algorithm.initial_memory(spec), jax.random.key(2)
     act = jax.jit(lambda memory, observation, key: algorithm.act(behavior, memory, observation, key, True))
     each = [(*jax.tree.map(lambda x: x[i : i + 1], (memory, observation)), key) for i in range(ENVS)]  # noqa: B023
-    return act, each, act, (memory, observation, key)
+    return act, each, (memory, observation, key)
 
 
 def one_by_one_over_together(one: Callable, each: list[tuple], together: Callable, all_of_them: tuple) -> float:

@@ -117,8 +117,8 @@ class Member:
         """A draw of what follows. The reward is its mean, for nothing later depends on its noise; no limit is known."""
         noise_key, end_key = jax.random.split(key)
         noise = _drawn_once(jax.random.normal(noise_key, state.shape))
-        end = jax.lax.optimization_barrier(jax.random.uniform(end_key))
-        outputs = jax.lax.optimization_barrier(self.predict(state, action))
+        end = jax.random.uniform(end_key)
+        outputs = self.predict(state, action)
         after = outputs.mean[:-1]
         if outputs.variance is not None:
             after = after + jnp.sqrt(outputs.variance[:-1]) * noise
