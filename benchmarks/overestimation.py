@@ -1,7 +1,7 @@
 """Figures 1 and 2 of the TD3 paper: what critics promise, beside what comes.
 
     python -m benchmarks.overestimation --env jax:Pendulum-v1
-    python -m benchmarks.overestimation --env Hopper-v5 --steps 100_000 --seeds 0 1 2
+    python -m benchmarks.overestimation --env Hopper-v5 --steps 100_000 --points 5
 
 Four actor-critics with the same networks, step sizes and noise differ in their targets alone: DDPG, Double DQN's way,
 Double Q-learning's way, and the smaller of two critics (TD3 without its delay and its smoothing). As training goes on,
@@ -26,11 +26,18 @@ COLUMNS = ("method", "seed", "steps", "estimated", "returned", "returned_low", "
 METHODS = ("DDPG", "Double DQN style", "Double Q style", "clipped double Q")
 
 
-def algorithm(method: str, learning_starts: int) -> Any:
+def algorithm(method: str, env: str, learning_starts: int) -> Any:
     """The actor-critic of that name; everything but the target is the same."""
     import parnassus as pa
 
-    common = {"learning_rate": 1e-3, "critic_learning_rate": 1e-3, "learning_starts": learning_starts, "num_steps": 1}
+    common: dict[str, Any] = {
+        "learning_rate": 1e-3,
+        "critic_learning_rate": 1e-3,
+        "learning_starts": learning_starts,
+        "num_steps": 1,
+    }
+    if env != "jax:Pendulum-v1":  # the paper's layers and minibatches
+        common |= {"hidden_sizes": (400, 300), "minibatch_size": 100}
     return {
         "DDPG": lambda: pa.DDPG(**common),
         "Double DQN style": lambda: pa.DDPG(**common, double=True),
@@ -61,7 +68,7 @@ def measure(method: str, env: str, seed: int, steps: int, every: int, episodes: 
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     collector, where, restore = place(env)
-    learner_of = training.arrays(algorithm(method, min(10_000, steps // 10)))
+    learner_of = training.arrays(algorithm(method, env, min(10_000, steps // 10)))
     state = training.init(learner_of, collector, jax.random.key(seed), steps)
     for chunk in training.train(learner_of, collector, state, steps, chunk_iterations=every):
         key = jax.random.key(10_000 + seed)
