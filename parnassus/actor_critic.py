@@ -68,13 +68,15 @@ def create_value(key: Key, spec: Spec, encoder: Encoder, torso: nn.Module) -> Ne
     return Network.create(Value(torso), key, encoder(zeros(spec.observation_space, (1,))))
 
 
-def create_action_value(key: Key, spec: Spec, encoder: Encoder, torso: nn.Module) -> Network:
+def create_action_value(
+    key: Key, spec: Spec, encoder: Encoder, torso: nn.Module, initial_weights: str = "normal"
+) -> Network:
     """Q(o, a), a network of its own. Raises BadInput for actions that are neither Discrete nor a Box."""
     space = spec.action_space
     if not isinstance(space, spaces.Discrete | spaces.Box):
         raise BadInput(f"an action value needs a Discrete or Box action space, not {space}")
     num_actions = int(space.n) if isinstance(space, spaces.Discrete) else None
-    module = ActionValue(torso, num_actions, len(space.shape or ()))
+    module = ActionValue(torso, num_actions, len(space.shape or ()), initial_weights)
     observation = encoder(zeros(spec.observation_space, (1,)))
     return Network.create(module, key, observation, jnp.asarray(zeros(space, (1,))))
 

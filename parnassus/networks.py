@@ -25,6 +25,13 @@ ACTIVATIONS: dict[str, Callable] = {
 }
 
 
+INITIAL_WEIGHTS = {
+    "orthogonal": nn.initializers.orthogonal(np.sqrt(2)),  # Saxe et al. 2014; as PPO's reference code
+    "normal": nn.initializers.lecun_normal(),  # of variance 1 / fan-in
+    "uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # within 1 / sqrt(fan-in)
+}
+
+
 @pytree
 class Network:
     """A function to differentiate with respect to itself: `jax.grad(loss)(network)` is a Network of gradients."""
@@ -64,13 +71,13 @@ class MLP(nn.Module):
 
     sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
-    orthogonal: bool = True  # Saxe et al. 2014, gain sqrt(2): as PPO's reference code; else LeCun normal
+    initial_weights: str = "orthogonal"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch f"]) -> Float[Array, "*batch g"]:
-        init = nn.initializers.orthogonal(np.sqrt(2)) if self.orthogonal else nn.initializers.lecun_normal()
         for size in self.sizes:
-            x = activation(self.activation)(nn.Dense(size, kernel_init=init)(x))
+            layer = nn.Dense(size, kernel_init=INITIAL_WEIGHTS[self.initial_weights])
+            x = activation(self.activation)(layer(x))
         return x
 
 
@@ -126,7 +133,7 @@ class Torso(nn.Module):
     images: tuple[bool, ...]  # for each leaf of the encoded observation: is it an image
     sizes: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
-    orthogonal: bool = True
+    initial_weights: str = "orthogonal"
 
     @nn.compact
     def __call__(self, observation: Tree, *others: Array) -> Float[Array, "*batch f"]:
@@ -134,7 +141,7 @@ class Torso(nn.Module):
         parts = [CNN()(x) if is_image else x for is_image, x in leaves] + list(others)
         x = jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         sizes = self.sizes or ((128,) if any(self.images) else ())
-        return MLP(sizes, self.activation, self.orthogonal)(x)
+        return MLP(sizes, self.activation, self.initial_weights)(x)
 
 
 class Policy(nn.Module):
@@ -169,10 +176,12 @@ class DeterministicPolicy(nn.Module):
 
     torso: nn.Module
     shape: tuple[int, ...]  # of an action
+    initial_weights: str = "normal"
 
     @nn.compact
     def __call__(self, observation: Tree) -> Float[Array, "..."]:
-        action = jnp.tanh(nn.Dense(int(np.prod(self.shape)))(self.torso(observation)))
+        layer = nn.Dense(int(np.prod(self.shape)), kernel_init=INITIAL_WEIGHTS[self.initial_weights])
+        action = jnp.tanh(layer(self.torso(observation)))
         return action.reshape(*action.shape[:-1], *self.shape)
 
 
@@ -192,13 +201,15 @@ class ActionValue(nn.Module):
     torso: nn.Module
     num_actions: int | None  # None: real actions
     action_dims: int = 0  # how many dimensions one action has
+    initial_weights: str = "normal"
 
     @nn.compact
     def __call__(self, observation: Tree, action: Num[Array, "..."]) -> Float[Array, "*batch"]:
+        init = INITIAL_WEIGHTS[self.initial_weights]
         if self.num_actions is None:
             action = action.reshape(*action.shape[: action.ndim - self.action_dims], -1)
-            return nn.Dense(1)(self.torso(observation, action))[..., 0]
-        values = nn.Dense(self.num_actions)(self.torso(observation))
+            return nn.Dense(1, kernel_init=init)(self.torso(observation, action))[..., 0]
+        values = nn.Dense(self.num_actions, kernel_init=init)(self.torso(observation))
         return (values * jax.nn.one_hot(action, self.num_actions)).sum(-1)
 
 
@@ -238,10 +249,13 @@ class Critics(nn.Module):
     """
 
     torsos: Sequence[nn.Module]
+    initial_weights: str = "normal"
 
     @nn.compact
     def __call__(self, observation: Tree, action: Float[Array, "*batch a"]) -> Float[Array, "*batch k"]:
-        return jnp.concatenate([nn.Dense(1)(torso(observation, action)) for torso in self.torsos], axis=-1)
+        init = INITIAL_WEIGHTS[self.initial_weights]
+        each = [nn.Dense(1, kernel_init=init)(torso(observation, action)) for torso in self.torsos]
+        return jnp.concatenate(each, axis=-1)
 
 
 def first_critic(critics: Network) -> Network:

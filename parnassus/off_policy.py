@@ -109,12 +109,15 @@ class DeterministicBehavior(NamedTuple):
     progress: Progress
 
 
-def create_deterministic_policy(key: Key, spec: Spec, encoder: Encoder, torso: nn.Module) -> Network:
+def create_deterministic_policy(
+    key: Key, spec: Spec, encoder: Encoder, torso: nn.Module, initial_weights: str = "normal"
+) -> Network:
     """mu(o). Raises BadInput if the action space is not a Box."""
     space = spec.action_space
     if not isinstance(space, spaces.Box):
         raise BadInput(f"a deterministic policy needs a continuous (Box) action space, not {space}")
-    return Network.create(DeterministicPolicy(torso, space.shape), key, encoder(example(spec).observation))
+    module = DeterministicPolicy(torso, space.shape, initial_weights)
+    return Network.create(module, key, encoder(example(spec).observation))
 
 
 def act_with_noise(

@@ -88,7 +88,7 @@ class AlphaZero:
         policy_key, value_key = jax.random.split(key)
         space = visible_space(spec.observation_space)
         encoder = Encoder.create(space, self.normalize_observations)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, initial_weights="normal")
         observation, action = zeros(space, (1,)), zeros(spec.action_space, (1,))
         head = parameterize(spec.action_space, squash=isinstance(spec.action_space, spaces.Box))
         policy = Network.create(Policy(torso, head, std="state"), policy_key, encoder(observation))

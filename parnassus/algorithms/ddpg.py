@@ -83,15 +83,16 @@ class DDPG:
     normalize_observations: bool = False  # by running statistics
     hidden_sizes: tuple[int, ...] = (256, 256)  # of the policy and of the critic
     activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "relu"  # after each hidden layer
+    initial_weights: Literal["normal", "uniform"] = "normal"  # of variance 1 / fan-in, or within 1 / sqrt(fan-in)
     network: nn.Module | None = None  # (encoded observation, then for critics the action) -> features
 
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput if the action space is not a Box."""
         policy_key, critic_key = jax.random.split(key)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
-        policy = create_deterministic_policy(policy_key, spec, encoder, torso)
-        critic = create_action_value(critic_key, spec, encoder, torso.clone())
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, self.initial_weights)
+        policy = create_deterministic_policy(policy_key, spec, encoder, torso, self.initial_weights)
+        critic = create_action_value(critic_key, spec, encoder, torso.clone(), self.initial_weights)
         progress = Progress.start()
         actor_rule, critic_rule = self.optimizers(progress)
         return Learner(

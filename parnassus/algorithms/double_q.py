@@ -83,20 +83,21 @@ class DoubleQ:
     normalize_observations: bool = False  # by running statistics
     hidden_sizes: tuple[int, ...] = (256, 256)  # of each network
     activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "relu"  # after each hidden layer
+    initial_weights: Literal["normal", "uniform"] = "normal"  # of variance 1 / fan-in, or within 1 / sqrt(fan-in)
     network: nn.Module | None = None  # (encoded observation, then for critics the action) -> features
 
     def init(self, key: Key, spec: Spec) -> Learner:
         """Raises BadInput if the action space is not a Box."""
         keys = jax.random.split(key, 4)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, self.initial_weights)
         policies = (
-            create_deterministic_policy(keys[0], spec, encoder, torso),
-            create_deterministic_policy(keys[1], spec, encoder, torso),
+            create_deterministic_policy(keys[0], spec, encoder, torso, self.initial_weights),
+            create_deterministic_policy(keys[1], spec, encoder, torso, self.initial_weights),
         )
         critics = (
-            create_action_value(keys[2], spec, encoder, torso),
-            create_action_value(keys[3], spec, encoder, torso),
+            create_action_value(keys[2], spec, encoder, torso, self.initial_weights),
+            create_action_value(keys[3], spec, encoder, torso, self.initial_weights),
         )
         progress = Progress.start()
         actor_rule, critic_rule = self.optimizers(progress)

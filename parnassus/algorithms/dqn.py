@@ -97,7 +97,7 @@ class DQN:
         if not isinstance(spec.action_space, spaces.Discrete):
             raise BadInput(f"DQN needs a Discrete action space, not {spec.action_space}")
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, initial_weights="normal")
         observation = encoder(example(spec).observation)
         q = Network.create(ActionValues(torso, int(spec.action_space.n), self.dueling), key, observation)
         progress = Progress.start()

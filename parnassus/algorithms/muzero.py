@@ -153,8 +153,8 @@ class MuZero:
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
         observation, action = zeros(spec.observation_space, (1,)), jnp.asarray(zeros(spec.action_space, (1,)))
         head = parameterize(spec.action_space, squash=isinstance(spec.action_space, spaces.Box))
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
-        mlp, num_outputs = MLP(self.hidden_sizes, self.activation, orthogonal=False), 2 * self.support_size + 1
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, initial_weights="normal")
+        mlp, num_outputs = MLP(self.hidden_sizes, self.activation, initial_weights="normal"), 2 * self.support_size + 1
         state = jnp.zeros((1, self.state_size))
         model = Model(
             Network.create(Representation(torso, self.state_size), representation_key, encoder(observation)),

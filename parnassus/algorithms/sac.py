@@ -99,7 +99,7 @@ class SAC:
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
         one = example(spec)
         observation = encoder(one.observation)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, initial_weights="normal")
         policy = Network.create(
             Policy(torso, parameterize(spec.action_space, squash=True), std="state"), policy_key, observation
         )

@@ -92,7 +92,7 @@ class DiscreteSAC:
             )
         policy_key, *critic_keys = jax.random.split(key, 3)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, initial_weights="normal")
         observation = encoder(example(spec).observation)
         policy = Network.create(Policy(torso, parameterize(spec.action_space)), policy_key, observation)
         values = ActionValues(torso.clone(), int(spec.action_space.n))

@@ -87,6 +87,7 @@ class TD3:
     normalize_observations: bool = False  # by running statistics
     hidden_sizes: tuple[int, ...] = (256, 256)  # of the policy and of each critic
     activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "relu"  # after each hidden layer
+    initial_weights: Literal["normal", "uniform"] = "normal"  # of variance 1 / fan-in, or within 1 / sqrt(fan-in)
     network: nn.Module | None = None  # (encoded observation, then for critics the action) -> features
 
     def init(self, key: Key, spec: Spec) -> Learner:
@@ -99,10 +100,10 @@ class TD3:
             )
         policy_key, critic_key = jax.random.split(key)
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, orthogonal=False)
-        policy = create_deterministic_policy(policy_key, spec, encoder, torso)
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, self.initial_weights)
+        policy = create_deterministic_policy(policy_key, spec, encoder, torso, self.initial_weights)
         one = example(spec)
-        module = Critics(tuple(torso.clone() for _ in range(self.num_critics)))
+        module = Critics(tuple(torso.clone() for _ in range(self.num_critics)), self.initial_weights)
         critics = Network.create(module, critic_key, encoder(one.observation), flat(one.action))
         progress = Progress.start()
         actor_rule, critic_rule = self.optimizers(progress)

@@ -44,7 +44,7 @@ class Deterministic:
     def create(self, key: Key, spec: Spec) -> EnsembleModel:
         """A model before any fitting. Raises BadInput for spaces that it cannot learn."""
         size = Interface.of(spec).observation_size + 1
-        torso = MLP(self.hidden_sizes, self.activation, orthogonal=False)
+        torso = MLP(self.hidden_sizes, self.activation, initial_weights="normal")
         return create(key, spec, Point(torso, size, self.learn_termination), 1, self.fitting)
 
     def fit(self, model: EnsembleModel, replay: Replay, key: Key) -> tuple[EnsembleModel, Metrics]:

@@ -180,7 +180,7 @@ class Ensemble:
 
     def create(self, key: Key, spec: Spec) -> EnsembleModel:
         """A model before any fitting. Raises BadInput for spaces that it cannot learn."""
-        torso = MLP(self.hidden_sizes, self.activation, orthogonal=False)
+        torso = MLP(self.hidden_sizes, self.activation, initial_weights="normal")
         size = Interface.of(spec).observation_size + 1
         return create(key, spec, Gaussian(torso, size, self.learn_termination), self.num_members, self.fitting)
 

@@ -71,7 +71,7 @@ class InverseAction:
     def create(self, key: Key, spec: Spec) -> ActionModel:
         """A model before any fitting. Raises BadInput for spaces that it cannot learn."""
         interface = Interface.of(spec)
-        module = Labeler(MLP(self.hidden_sizes, self.activation, orthogonal=False), interface.action_size)
+        module = Labeler(MLP(self.hidden_sizes, self.activation, initial_weights="normal"), interface.action_size)
         num_inputs = 2 * interface.observation_size
         network = jax.vmap(lambda key: Network.create(module, key, jnp.zeros(num_inputs)))(key[None])
         return ActionModel(network, Scale.unit(num_inputs), self.fitting.init(network), interface)

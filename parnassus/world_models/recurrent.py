@@ -143,8 +143,8 @@ class RecurrentModel:
 
         h, s, x = jnp.zeros(deterministic_size), jnp.zeros(stochastic_size), jnp.zeros(interface.observation_size)
         observation = encoder(zeros(spec.observation_space, (1,)))
-        torso = Torso(encoder.are_images, hidden_sizes, activation, orthogonal=False)
-        mlp = MLP(hidden_sizes, activation, orthogonal=False)
+        torso = Torso(encoder.are_images, hidden_sizes, activation, initial_weights="normal")
+        mlp = MLP(hidden_sizes, activation, initial_weights="normal")
         belief = Belief(stochastic_size, hidden, activation)
         size = sum(leaf.size for leaf in encoder.layout)
         networks = Networks(
