@@ -223,7 +223,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ),
         **{(name, "Pendulum-v1"): (pendulum_ddpg, {}) for name in ("ddpg", "double-q", "td3")},
         **{(name, env): (mujoco_ddpg, {}) for name in ("ddpg", "double-q", "td3") for env in _MUJOCO_OFF_POLICY},
-        # The paper's smaller first weights, and more random steps: 5,334 after 100,000 (one seed), in place of 4,054.
+        # The paper's smaller first weights, and more random steps: 5,334 after 100,000, in place of 4,054 (seed 0).
         ("ddpg", "HalfCheetah-v5"): ({**mujoco_ddpg, "initial_weights": "uniform", "learning_starts": 20_000}, {}),
         # The paper's own layers and minibatches: 4,855 after 100,000 steps in place of 4,599, three seeds each.
         ("td3", "HalfCheetah-v5"): ({**mujoco_ddpg, "hidden_sizes": (400, 300), "minibatch_size": 100}, {}),
