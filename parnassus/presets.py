@@ -226,7 +226,10 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         # The paper's smaller first weights, and more random steps: 5,334 after 100,000, in place of 4,054 (seed 0).
         ("ddpg", "HalfCheetah-v5"): ({**mujoco_ddpg, "initial_weights": "uniform", "learning_starts": 20_000}, {}),
         # The paper's own layers and minibatches: 4,855 after 100,000 steps in place of 4,599, three seeds each.
-        ("td3", "HalfCheetah-v5"): ({**mujoco_ddpg, "hidden_sizes": (400, 300), "minibatch_size": 100}, {}),
+        ("td3", "HalfCheetah-v5"): (
+            {**mujoco_ddpg, "hidden_sizes": (400, 300), "minibatch_size": 100, "initial_weights": "uniform"},
+            {},
+        ),
         # A shorter horizon, five-step targets and scaled observations: with none of them it seldom gets there.
         ("dqn", "CartPole-v1"): (
             {
@@ -272,6 +275,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ),
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
         **{("sac", env): ({"learning_rate": 1e-3, "learning_starts": 10_000}, {}) for env in _MUJOCO_OFF_POLICY},
+        ("sac", "Hopper-v5"): ({"learning_rate": 1e-3, "learning_starts": 10_000, "initial_weights": "uniform"}, {}),
         ("mpc", "Pendulum-v1"): ({"planner": pendulum_cem}, {"num_envs": 16}),
         ("distillation", "Pendulum-v1"): (
             {"teacher": MPC(pendulum_cem), "learning_rate": Linear(1e-3, 0.0), "activation": "relu"},

@@ -89,6 +89,7 @@ class SAC:
     normalize_observations: bool = False  # by running statistics
     hidden_sizes: tuple[int, ...] = (256, 256)  # of the policy and of each critic
     activation: Literal["tanh", "relu", "elu", "gelu", "swish"] = "relu"  # after each hidden layer
+    initial_weights: Literal["normal", "uniform"] = "normal"  # of variance 1 / fan-in, or within 1 / sqrt(fan-in)
     network: nn.Module | None = None  # (encoded observation, then for critics the action) -> features
 
     def init(self, key: Key, spec: Spec) -> Learner:
@@ -99,11 +100,11 @@ class SAC:
         encoder = Encoder.create(spec.observation_space, self.normalize_observations)
         one = example(spec)
         observation = encoder(one.observation)
-        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, initial_weights="normal")
+        torso = self.network or Torso(encoder.are_images, self.hidden_sizes, self.activation, self.initial_weights)
         policy = Network.create(
             Policy(torso, parameterize(spec.action_space, squash=True), std="state"), policy_key, observation
         )
-        critics = Network.create(Critics((torso.clone(), torso.clone())), critic_key, observation, flat(one.action))
+        critics = Network.create(Critics((torso.clone(), torso.clone()), self.initial_weights), critic_key, observation, flat(one.action))
         log_temperature = jnp.log(jnp.asarray(self.temperature))
         replay = create_replay(spec, self.replay_size)
         progress = Progress.start()
