@@ -104,7 +104,9 @@ class SAC:
         policy = Network.create(
             Policy(torso, parameterize(spec.action_space, squash=True), std="state"), policy_key, observation
         )
-        critics = Network.create(Critics((torso.clone(), torso.clone()), self.initial_weights), critic_key, observation, flat(one.action))
+        critics = Network.create(
+            Critics((torso.clone(), torso.clone()), self.initial_weights), critic_key, observation, flat(one.action)
+        )
         log_temperature = jnp.log(jnp.asarray(self.temperature))
         replay = create_replay(spec, self.replay_size)
         progress = Progress.start()
