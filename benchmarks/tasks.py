@@ -558,7 +558,8 @@ _ON_POLICY = {  # name of the method in tasks -> (algorithm, objective, Tianshou
 }
 _MUJOCO = {"inverted-pendulum": "InvertedPendulum-v5", "hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5"}
 
-_WIDE = {"hidden_sizes": (256, 256), "minibatch_size": 256}  # as in Tianshou's benchmark, for the long run
+# As in Tianshou's benchmark, for the long run.
+_WIDE = {"hidden_sizes": (256, 256), "minibatch_size": 256, "initial_weights": "normal"}
 
 SETTINGS = {
     "ppo-cartpole": Setting("ppo", "CartPole-v1", 100_000, 10, 475.0, seeds_above=9),
