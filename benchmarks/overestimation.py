@@ -1,7 +1,7 @@
 """Figures 1 and 2 of the TD3 paper: what critics promise, beside what comes.
 
     python -m benchmarks.overestimation --env jax:Pendulum-v1
-    python -m benchmarks.overestimation --env Hopper-v5 --steps 100_000 --points 5
+    python -m benchmarks.overestimation --env Hopper-v5 --steps 50_000 --points 5 --seeds 0
 
 Four actor-critics with the same networks, step sizes and noise differ in their targets alone: DDPG, Double DQN's way,
 Double Q-learning's way, and the smaller of two critics (TD3 without its delay and its smoothing). As training goes on,
@@ -93,7 +93,8 @@ def draw(env: str, rows: list[dict[str, str]], path: Path) -> None:
             panel.plot(steps, [np.mean(v) for v in values], style, color=color, label=label)
             low, high = ([f(v) for v in values] for f in (np.min, np.max))
             panel.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-        panel.set_title(f"{method}, {len({row['seed'] for row in mine})} seeds", fontsize=9)
+        num_seeds = len({row["seed"] for row in mine})
+        panel.set_title(f"{method}, {num_seeds} {'seed' if num_seeds == 1 else 'seeds'}", fontsize=9)
         panel.set_xlabel("environment steps", fontsize=8)
         panel.tick_params(labelsize=7)
     # What an untrained critic says is far from any return: the axis is that of the last two thirds.
