@@ -4,6 +4,7 @@ The tables stand between markers (<!-- speed:begin --> ... <!-- speed:end -->); 
 """
 
 import csv
+import dataclasses
 import json
 import statistics
 from collections.abc import Iterable, Sequence
@@ -198,6 +199,8 @@ def learning_table(folder: Path = LEARNING) -> str:
         scale = abs(statistics.mean(returns) if setting.bar is None else setting.bar)
         digits = 2 if scale < 10 else 1 if scale < 1000 else 0
         met = "" if setting.bar is None else "yes" if setting.is_met(returns) else "**no**"
+        if met == "**no**" and dataclasses.replace(setting, seeds=len(returns)).is_met(returns):
+            met = "too few seeds"
         if setting.bar is not None and setting.seeds_above is not None:
             met += f" ({sum(value >= setting.bar for value in returns)} of {len(returns)})"
         rows.append(

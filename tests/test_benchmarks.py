@@ -226,6 +226,9 @@ def test_finished_seeds_are_kept_and_replaced(tmp_path: Path):
     text = report.learning_table(tmp_path)
     row = next(line for line in text.splitlines() if line.startswith("| ppo-pendulum"))
     assert "2 of 10" in row and "-210.0" in row and "**no**" in row
+    learning.keep("ppo-pendulum", 0, finished(-200.0), tmp_path)
+    row = next(line for line in report.learning_table(tmp_path).splitlines() if line.startswith("| ppo-pendulum"))
+    assert "2 of 10" in row and "-185.0" in row and "| too few seeds |" in row
 
 
 def test_a_seed_that_was_interrupted_goes_on(tmp_path: Path):
