@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable] = {
 }
 
 
-INITIAL_WEIGHTS = {
+INITIAL_WEIGHTS: dict[str, Callable] = {
     "orthogonal": nn.initializers.orthogonal(np.sqrt(2)),  # Saxe et al. 2014; as PPO's reference code
     "normal": nn.initializers.lecun_normal(),  # of variance 1 / fan-in
     "uniform": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # within 1 / sqrt(fan-in)
@@ -61,9 +61,18 @@ def pick(values: Float[Array, "B A"], action: Int[Array, "B"]) -> Float[Array, "
 
 def activation(name: str) -> Callable:
     """The activation function of that name. Raises BadInput."""
-    if name not in ACTIVATIONS:
-        raise BadInput(f"unknown activation {name!r}; choose one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+    return _choose("activation", name, ACTIVATIONS)
+
+
+def initializer(name: str) -> Callable:
+    """The initial weights of that name. Raises BadInput."""
+    return _choose("initial weights", name, INITIAL_WEIGHTS)
+
+
+def _choose(what: str, name: str, choices: dict[str, Callable]) -> Callable:
+    if name not in choices:
+        raise BadInput(f"unknown {what} {name!r}; choose one of {', '.join(choices)}")
+    return choices[name]
 
 
 class MLP(nn.Module):
@@ -76,7 +85,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch f"]) -> Float[Array, "*batch g"]:
         for size in self.sizes:
-            layer = nn.Dense(size, kernel_init=INITIAL_WEIGHTS[self.initial_weights])
+            layer = nn.Dense(size, kernel_init=initializer(self.initial_weights))
             x = activation(self.activation)(layer(x))
         return x
 
@@ -180,7 +189,7 @@ class DeterministicPolicy(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Tree) -> Float[Array, "..."]:
-        layer = nn.Dense(int(np.prod(self.shape)), kernel_init=INITIAL_WEIGHTS[self.initial_weights])
+        layer = nn.Dense(int(np.prod(self.shape)), kernel_init=initializer(self.initial_weights))
         action = jnp.tanh(layer(self.torso(observation)))
         return action.reshape(*action.shape[:-1], *self.shape)
 
@@ -205,7 +214,7 @@ class ActionValue(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Tree, action: Num[Array, "..."]) -> Float[Array, "*batch"]:
-        init = INITIAL_WEIGHTS[self.initial_weights]
+        init = initializer(self.initial_weights)
         if self.num_actions is None:
             action = action.reshape(*action.shape[: action.ndim - self.action_dims], -1)
             return nn.Dense(1, kernel_init=init)(self.torso(observation, action))[..., 0]
@@ -253,7 +262,7 @@ class Critics(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Tree, action: Float[Array, "*batch a"]) -> Float[Array, "*batch k"]:
-        init = INITIAL_WEIGHTS[self.initial_weights]
+        init = initializer(self.initial_weights)
         each = [nn.Dense(1, kernel_init=init)(torso(observation, action)) for torso in self.torsos]
         return jnp.concatenate(each, axis=-1)
 

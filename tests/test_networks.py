@@ -122,6 +122,11 @@ def test_an_unknown_activation_is_named() -> None:
         Network.create(MLP((2,), "tan"), jax.random.key(0), jnp.zeros((1, 3)))
 
 
+def test_unknown_initial_weights_are_named() -> None:
+    with pytest.raises(BadInput, match="unknown initial weights 'even'; choose one of orthogonal, normal, uniform"):
+        Network.create(MLP((2,), initial_weights="even"), jax.random.key(0), jnp.zeros((1, 3)))
+
+
 def test_swish_and_its_derivative_are_flaxs() -> None:
     x = jnp.linspace(-30.0, 30.0, 241)
     ours = jax.vmap(jax.value_and_grad(activation("swish")))(x)
