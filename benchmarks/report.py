@@ -387,13 +387,23 @@ def between_markers(page: str, name: str, content: str) -> str:
     return f"{before}{begin}\n\n{content}\n\n{end}{after}"
 
 
+def readme_row(record: dict) -> list[str]:
+    """A task in one row: how many times as fast as each peer, with the bar, and how many bars are met."""
+    sides = [dict(zip(SPEED_HEADER, row, strict=True)) for row in speed_rows(record)]
+    times = []
+    for side in sides:
+        bar = f" ({side['bar']})" if side["bar"] else ""
+        times.append(f"{side['peer']} {side['ratio: median (min to max)'].split(' ')[0]}{bar}".strip())
+    verdicts = [side["met"] == "yes" for side in sides if side["met"]]
+    met = f"{sum(verdicts)} of {len(verdicts)}" if any(verdicts) else "**no**"
+    return [sides[0]["task"], sides[0]["steps/s"], "; ".join(times), "yes" * bool(verdicts) if all(verdicts) else met]
+
+
 def readme_tables(records: Sequence[dict], folder: Path = LEARNING) -> str:
-    """The short form for the README: what was measured, without start-up, memory and conditions."""
+    """The short form for the README: a row for each task, without start-up, memory and conditions."""
     latest = {record["task"]: record for record in records}
-    columns = [SPEED_HEADER.index(name) for name in ("task", "steps/s", "peer", "its steps/s", "bar", "met")]
-    columns.insert(4, SPEED_HEADER.index("ratio: median (min to max)"))
-    rows = [row for name in TASKS if name in latest for row in speed_rows(latest[name])]
-    speed = table([SPEED_HEADER[c] for c in columns], [[str(row[c]) for c in columns] for row in rows])
+    rows = [readme_row(latest[name]) for name in TASKS if name in latest]
+    speed = table(("task", "steps/s", "times a peer's (bar)", "met"), rows)
     header, rule, *learned = learning_table(folder).splitlines()
     return speed + "\n\n" + "\n".join([header, rule, *[line for line in learned if "not run yet" not in line]])
 

@@ -109,6 +109,16 @@ def test_speed_table_of_a_task_without_peers():
     assert "1,000,000" in text
 
 
+def test_the_readme_has_a_row_for_each_task():
+    rates = {"parnassus": 300.0, "sb3": 100.0, "sb3, 1 thread": 200.0, "sbx": 300.0}
+    record = a_record("td3-halfcheetah", [a_run(r, side, rate) for r in (0, 1) for side, rate in rates.items()])
+    row = report.readme_row(record)
+    assert row[1:] == ["300", "sb3 3.00 (2.2); sb3, 1 thread 1.50 (2.2); sbx 1.00 (1.5)", "1 of 3"]
+    alone = a_record("reinforce-gymnax-256", [a_run(0, "parnassus", 5e5)])
+    assert report.readme_row(alone)[1:] == ["500,000", "(100,000 steps/s)", "yes"]
+    assert report.readme_row(a_record("cuda-ppo-2048", [a_run(0, "parnassus", 1e6)]))[3] == ""
+
+
 def test_between_markers_replaces_only_what_is_between():
     page = "before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter"
     changed = report.between_markers(page, "speed", "new")
@@ -121,7 +131,10 @@ def test_between_markers_replaces_only_what_is_between():
 def test_the_page_has_all_its_markers(tmp_path: Path):
     page = tmp_path / "RESULTS.md"
     page.write_text(report.RESULTS_PAGE.read_text())
-    report.write(page)
+    readme = tmp_path / "README.md"
+    readme.write_text((ROOT / "README.md").read_text())
+    report.write(page, readme)
+    assert "td3-hopper" in page.read_text() and "td3-hopper" in readme.read_text()
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
