@@ -26,8 +26,10 @@ FLOORS = [
     {"collect"},
     {"training", "evaluation", "analysis", "dynamic_programming"},
     {"checkpoint", "tracking", "interrupts", "presets", "configuration", "policy"},
-    {"run", "options", "plotting", "distributed"},
-    {"solving"},
+    {"options", "plotting", "distributed"},
+    {"source"},
+    {"job"},
+    {"run", "solving"},
     {"cli", "__main__"},
 ]
 ALLOWED = {
@@ -37,7 +39,6 @@ ALLOWED = {
     ("frame_replay", "off_policy"),
     ("configuration", "presets"),
     ("__main__", "cli"),
-    ("run", "distributed"),
 }
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)

@@ -1,12 +1,15 @@
-"""Runs that take a second, and environments that misbehave at a given step, for the tests of runs."""
+"""Runs that take a second, whether two are the same, and environments that misbehave at a given step."""
 
 import os
+from pathlib import Path
 
 import gymnasium
+import jax
 import numpy as np
 
 import parnassus as pa
 from parnassus.algorithms.ppo import PPO
+from parnassus.tracking import read_columns
 
 
 def tiny_ppo(**fields):
@@ -17,6 +20,38 @@ def tiny_run(directory, env="jax:CartPole-v1", steps=64, algorithm=None, **optio
     """Chunks of 16 environment steps, one iteration each."""
     options = {"num_envs": 2, "chunk_steps": 16, "quiet": True, **options}
     return pa.train(algorithm or tiny_ppo(), env, steps, run=directory, **options)
+
+
+def leaves(state):
+    def to_numpy(x):
+        is_key = jax.dtypes.issubdtype(getattr(x, "dtype", np.dtype(float)), jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return {jax.tree_util.keystr(path): to_numpy(x) for path, x in jax.tree.leaves_with_path(state)}
+
+
+def assert_same(a, b):
+    a, b = leaves(a), leaves(b)
+    assert a.keys() == b.keys()
+    for name, x in a.items():
+        assert x.dtype == b[name].dtype and x.tobytes() == b[name].tobytes(), name
+
+
+def numbers(directory):
+    """metrics.csv without the times."""
+    columns = read_columns(Path(directory) / "metrics.csv")
+    return {name: column.tolist() for name, column in columns.items() if not name.startswith("time/")}
+
+
+def assert_same_numbers(a, b):
+    a, b = numbers(a), numbers(b)
+    assert a.keys() == b.keys() and a["steps"]
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def checkpoints(directory):
+    return [int(path.stem) for path in sorted((Path(directory) / "checkpoints").glob("*.json"))]
 
 
 class Misbehaving(gymnasium.Env):
