@@ -7,11 +7,12 @@ from typing import Any
 from parnassus import envs, training
 from parnassus.collect import HostCollector, ScanCollector, collector_for, is_on_host
 from parnassus.distributed import asynchronous
+from parnassus.distributed.crews import Workers
 from parnassus.simulator import Simulator, informed
 from parnassus.types import Algorithm, AsynchronousAlgorithm, Env
 
 Environment = str | Env | Callable[..., Any]  # a name, a JAX environment, a function that makes a gymnasium.Env
-Source = ScanCollector | HostCollector | asynchronous.Workers
+Source = ScanCollector | HostCollector | Workers
 
 
 def make(
@@ -32,7 +33,7 @@ def source_of(
     """What collects for the algorithm, and the algorithm, which may plan there. Raises BadInput as `make` does."""
     num_envs, exact_resume = config["num_envs"], config["exact_resume"]
     if driver_of(algorithm) is asynchronous:
-        return algorithm, asynchronous.Workers(partial(make, env, 1, config, options), num_envs, exact_resume)
+        return algorithm, Workers(partial(make, env, 1, config, options), num_envs, exact_resume)
     algorithm, place = with_simulator(algorithm, make(env, num_envs, config, options))
     return algorithm, collector_for(place, num_envs, exact_resume)
 

@@ -8,6 +8,7 @@ from parnassus.algorithms.mpc import MPC
 from parnassus.algorithms.q_learning import QLearning
 from parnassus.collect import HostCollector, ScanCollector
 from parnassus.distributed import asynchronous
+from parnassus.distributed.crews import Workers
 from parnassus.envs.classic import CartPole, Pendulum
 from parnassus.planning.cem import CEM
 from parnassus.simulator import Simulator
@@ -37,7 +38,7 @@ def test_a_jax_environment_is_scanned_and_others_are_stepped_on_the_host():
 def test_workers_that_do_not_wait_have_environments_of_their_own():
     assert driver_of(tiny_ppo()) is training and driver_of(A3C()) is asynchronous
     _, workers = source_of(A3C(), "jax:CartPole-v1", CONFIG)
-    assert isinstance(workers, asynchronous.Workers) and workers.num_workers == 2 and workers.spec.num_envs == 1
+    assert isinstance(workers, Workers) and workers.num_workers == 2 and workers.spec.num_envs == 1
 
 
 def test_only_a_planner_without_a_model_sees_the_environments_state():

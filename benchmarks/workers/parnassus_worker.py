@@ -143,6 +143,7 @@ def main() -> None:
     from parnassus import envs, training
     from parnassus.collect import HostCollector, ScanCollector
     from parnassus.distributed import asynchronous
+    from parnassus.distributed.crews import Workers
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     env, num_envs, num_seeds = envs.make(job["prefix"] + job["env"], job["num_envs"]), job["num_envs"], job["seeds"]
@@ -150,7 +151,7 @@ def main() -> None:
     driver, collector = training, ScanCollector(env, num_envs) if is_pure else HostCollector(env)
     if job["algorithm"] == "a3c":
         driver = asynchronous
-        collector = asynchronous.Workers(partial(envs.make, job["prefix"] + job["env"]), num_envs)
+        collector = Workers(partial(envs.make, job["prefix"] + job["env"]), num_envs)
     algorithm = algorithm_for(job)
     chunk_iterations = job["chunk_steps"] // (algorithm.num_steps * collector.spec.num_envs)
     steps = (job["chunks"] + 1) * job["chunk_steps"]

@@ -18,6 +18,7 @@ from parnassus.algorithms.a3c import A3C
 from parnassus.cli import main
 from parnassus.collect import ScanCollector
 from parnassus.distributed import asynchronous
+from parnassus.distributed.crews import Workers
 from parnassus.distributions import Categorical
 from parnassus.envs.classic import CartPole, Pendulum
 from parnassus.run import load
@@ -53,7 +54,7 @@ def differences(case):
     """What differs after 40 updates: of parameters, g, normalisers, counters, and where the environment is."""
     env, fields = CASES[case]
     fields = {**FIELDS, **fields}
-    workers = asynchronous.Workers(lambda: env, 1)
+    workers = Workers(lambda: env, 1)
     start = asynchronous.init(A3C(**fields), workers, jax.random.key(0), 200)
     state = alone(start)
     *_, chunk = asynchronous.train(A3C(**fields), workers, start, 200, chunk_iterations=15)
@@ -172,7 +173,7 @@ def test_the_gradient_is_that_of_the_policy_that_acted():
 
 def test_it_learns_at_different_temperatures_from_several_workers():
     algorithm = A3C(learning_rate=1e-2, num_steps=8, exploration_ratio=2.0, hidden_sizes=(16,))
-    workers = asynchronous.Workers(lambda: Probe("conditional"), 4)
+    workers = Workers(lambda: Probe("conditional"), 4)
     state = asynchronous.init(algorithm, workers, jax.random.key(0), 8_000)
     *_, chunk = asynchronous.train(algorithm, workers, state, 8_000)
     shown = Probe("conditional").observe(jnp.arange(2))

@@ -1,4 +1,4 @@
-"""Asynchronous workers: the shared memory, threads and processes, what is counted, what is saved, what goes wrong."""
+"""Asynchronous training: learning without a lock, what is counted, what is saved, what goes wrong."""
 
 import contextlib
 import json
@@ -12,81 +12,22 @@ import numpy as np
 import pytest
 
 import parnassus as pa
-from parnassus import envs, training
+from parnassus import envs
 from parnassus.algorithms.a3c import A3C
 from parnassus.distributed import asynchronous
-from parnassus.distributed.asynchronous import Layout, Shared, Workers
+from parnassus.distributed.crews import Workers
 from parnassus.envs.wrap import as_gymnasium
-from parnassus.types import Spec
 from tests.algorithms.test_probes import VALUE_PROBES
+from tests.distributed.shared_learners import TINY, same
 from tests.probe_envs import Probe
-from tests.tiny_runs import raises_at, tiny_run, well_behaved
+from tests.tiny_runs import tiny_run, well_behaved
 
 GAMMA = 0.8
-TINY = A3C(num_steps=4, hidden_sizes=(4,))
-
-
-def probe_spec():
-    probe = Probe("constant")
-    return Spec(probe.observation_space, probe.action_space, 1)
-
-
-def shared_learner(algorithm=TINY):
-    learner = algorithm.init(jax.random.key(0), probe_spec())
-    layout = Layout.of(algorithm, learner)
-    shared = Shared(layout, np.zeros(layout.size, np.int32))
-    shared.store(learner)
-    return learner, shared
-
-
-def same(a, b):
-    pairs = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    return all(np.array_equal(np.asarray(x), np.asarray(y)) for x, y in pairs)
 
 
 def run_all(algorithm, workers, steps, seed=0, state=None, **options):
     state = asynchronous.init(algorithm, workers, jax.random.key(seed), steps) if state is None else state
     return list(asynchronous.train(algorithm, workers, state, steps, **options))
-
-
-# The shared memory.
-
-
-def test_a_learner_comes_back_from_the_vector_bit_for_bit():
-    algorithm = A3C(num_steps=4, hidden_sizes=(4,), normalize_observations=True, normalize_rewards=True)
-    learner, shared = shared_learner(algorithm)
-    assert same(shared.load(), learner)
-    assert shared.layout.parameters == sum(leaf.size for leaf in jax.tree.leaves(learner.networks))
-    assert shared.layout.counters == 2  # steps taken and planned
-
-
-def test_steps_of_two_workers_that_read_the_same_add_up_and_statistics_do_not():
-    learner, shared = shared_learner()
-
-    def step(words, by):
-        one = shared.layout.unpack(words)
-        networks = jax.tree.map(lambda x: x + by, one.networks)
-        optimizer = jax.tree.map(lambda x: 0.0 * x + by, one.optimizer)
-        progress = one.progress.advance(jnp.zeros((4, 1)))
-        return np.asarray(shared.layout.pack(one._replace(networks=networks, optimizer=optimizer, progress=progress)))
-
-    before = shared.words.copy()
-    shared.add(before, step(before, 1.0))
-    shared.add(before, step(before, 2.0))  # has not seen the first
-    after = shared.load()
-    for old, new in zip(jax.tree.leaves(learner.networks), jax.tree.leaves(after.networks), strict=True):
-        np.testing.assert_allclose(new, old + 3.0, rtol=1e-6)
-    assert all((np.asarray(leaf) == 2.0).all() for leaf in jax.tree.leaves(after.optimizer))
-    assert int(after.progress.steps) == 8
-
-
-def test_a_lone_step_is_stored_exactly():
-    _, shared = shared_learner()
-    before = shared.words.copy()
-    after = before.copy()
-    after[: shared.layout.parameters] = np.float32(1e-8).view(np.int32)  # old + (new - old) would round this away
-    shared.add(before, after)
-    np.testing.assert_array_equal(shared.words, after)
 
 
 # Learning without a lock.
@@ -214,47 +155,6 @@ def signalling(parent, number, sent):
 # What goes wrong.
 
 
-@pytest.mark.slow
-def test_an_environment_that_raises_in_a_process(tmp_path):
-    with pytest.raises(pa.TrainingFailed) as failure:
-        tiny_run(tmp_path / "run", raises_at(200), algorithm=TINY, steps=10_000)
-    message = str(failure.value)
-    assert message.startswith("the environment raised RuntimeError: the gripper is stuck (worker ")
-    assert "the last good checkpoint, of step " in message
-    assert "Misbehaving" in str(failure.value.__cause__) or "at_step" in str(failure.value.__cause__)  # its traceback
-    assert pa.resume(tmp_path / "run", env=well_behaved, steps=1_000, quiet=True).steps == 1_000
-
-
-@pytest.mark.slow
-def test_a_process_that_dies_is_noticed(tmp_path):
-    with pytest.raises(pa.TrainingFailed, match=r"the process of worker \d of 2 died \(exit status 3\)"):
-        tiny_run(tmp_path / "run", partial(dying, os.getpid()), algorithm=TINY, steps=10_000)
-
-
-def dying(parent):
-    from tests.tiny_runs import Misbehaving
-
-    return Misbehaving(lambda step: os._exit(3) if step == 20 and os.getpid() != parent else None)
-
-
-def test_a_thread_that_raises_stops_the_others():
-    """Its message and its cause; and the others do not go on to the end of the chunk."""
-
-    workers = Workers(lambda: Probe("endless"), 3)
-    state = asynchronous.init(TINY, workers, jax.random.key(0), 10**9)
-    algorithm = training.arrays(TINY)
-    crew = asynchronous.Threads(algorithm, workers)
-    crew.shared.store(state.learner)
-    actors = [jax.tree.map(lambda x, i=i: x[i], state.actor) for i in range(3)]
-    starts = list(zip(actors, state.key, strict=True))
-    crew.run(starts, 3)
-    starts[1] = (None, starts[1][1])  # the second one has no actor to go on with
-    with pytest.raises(pa.TrainingFailed, match=r"a worker raised .* \(worker 2 of 3\)") as failure:
-        crew.run(starts, 10**9)
-    assert failure.value.__cause__ is not None
-    crew.close()
-
-
 def test_a_reward_that_is_not_finite_stops_training():
     workers = Workers(lambda: Probe("endless"), 2)
     algorithm = A3C(num_steps=4, hidden_sizes=(4,), learning_rate=1e38)
@@ -266,9 +166,3 @@ def test_several_seeds_in_one_program_are_refused(tmp_path):
     with pytest.raises(pa.BadInput, match="A3C cannot train several seeds in one program"):
         pa.train(TINY, "jax:CartPole-v1", 64, seeds=range(2), num_envs=2, run=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
-
-
-def test_what_cannot_be_shared_is_refused():
-    learner = {"wide": jnp.zeros(2), "small": jnp.zeros(2, jnp.uint8)}
-    with pytest.raises(pa.BadInput, match="workers share numbers of type float32 and int32, not uint8"):
-        Layout.of(TINY, learner)
