@@ -14,22 +14,17 @@ states from the old values) or in place, state by state: in the order of their n
 drawn anew for each sweep ("random"), or by the size of their Bellman error, greatest first ("prioritized").
 """
 
-import dataclasses
-from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from parnassus import bellman
+from parnassus.bellman import Backup, Order, tables_of
 from parnassus.envs.mdp import FiniteMDP
 from parnassus.types import BadInput
-
-Order = Literal["jacobi", "gauss-seidel", "random", "prioritized"]
-
-# Above so many states, linear systems are solved without their matrix.
-DENSE = 2_048
 
 
 class Solution(NamedTuple):
@@ -48,40 +43,9 @@ class Solution(NamedTuple):
         return jnp.argmax(self.policy, axis=-1)
 
 
-class _Backup(NamedTuple):
-    """The tables of an MDP as sweeps read them: outcomes first, so that each step of a sweep runs over all states."""
-
-    reward: Float[Array, "A S"]  # expected
-    weight: Float[Array, "K A S"]  # gamma (1 - terminated) p
-    successor: Int[Array, "K A S"]
-
-    def __call__(self, v: Float[Array, "S"]) -> Float[Array, "A S"]:
-        """q. Outcome by outcome: XLA's gathers on the CPU are five times as fast as in one over all of them."""
-
-        def add(q: Array, outcome: tuple[Array, Array]) -> tuple[Array, None]:
-            weight, successor = outcome
-            return q + weight * v.at[successor].get(mode="promise_in_bounds"), None
-
-        return jax.lax.scan(add, self.reward, (self.weight, self.successor))[0]
-
-    def of(self, policy: Float[Array, "S A"]) -> "_Backup":
-        """With one action in each state, the policy's."""
-        num_outcomes, num_actions, num_states = self.weight.shape
-        shape = (num_outcomes * num_actions, 1, num_states)
-        weight = (self.weight * policy.T[None]).reshape(shape)
-        return _Backup((self.reward * policy.T).sum(0, keepdims=True), weight, self.successor.reshape(shape))
-
-
-@jax.jit
-def _tables(mdp: FiniteMDP, discount: Float[Array, ""]) -> _Backup:
-    reward = (mdp.probability * mdp.reward).sum(-1)
-    weight = discount * mdp.probability * ~mdp.terminated
-    return _Backup(reward.T, weight.transpose(2, 1, 0), mdp.next_state.transpose(2, 1, 0))
-
-
 def action_values(mdp: FiniteMDP, v: Float[Array, "S"], discount: float) -> Float[Array, "S A"]:
     """q(s, a), one backup from v."""
-    return _tables(mdp, jnp.float32(discount))(v).T
+    return tables_of(mdp, jnp.float32(discount))(v).T
 
 
 def evaluate(
@@ -101,12 +65,12 @@ def evaluate(
     """
     probability = _policy(mdp, policy)
     _check(mdp, discount, probability)
-    tables = _tables(mdp, jnp.float32(discount))
+    tables = tables_of(mdp, jnp.float32(discount))
     of_policy = tables.of(probability)
     if method == "linear":
-        v, iterations, done = _solve_exactly(mdp, probability, discount), 1, True
+        v, iterations, done = bellman.solve_exactly(mdp, probability, discount), 1, True
     else:
-        v, iterations, done = _sweeps(of_policy, _order(method), discount, tolerance, max_iterations)
+        v, iterations, done = bellman.sweeps(of_policy, method, discount, tolerance, max_iterations)
     return _solution(tables, v, probability, of_policy(v)[0], discount, iterations, done)
 
 
@@ -130,7 +94,7 @@ def policy_iteration(
     """
     _check(mdp, discount, None)
     policy = _policy(mdp, "random")
-    tables, improvements = _tables(mdp, jnp.float32(discount)), 0
+    tables, improvements = tables_of(mdp, jnp.float32(discount)), 0
     while True:
         found = evaluate(mdp, policy, discount, method=evaluation, tolerance=tolerance)
         best, kept = found.q.max(-1), (found.q * policy).sum(-1)
@@ -152,10 +116,10 @@ def generalized_policy_iteration(
     if sweeps < 1:
         raise BadInput(f"sweeps must be at least 1, not {sweeps}")
     _check(mdp, discount, None)
-    tables = _tables(mdp, jnp.float32(discount))
-    v, iterations, done = _improve_and_sweep(tables, sweeps, *_stop(discount, tolerance, max_iterations))
+    tables = tables_of(mdp, jnp.float32(discount))
+    v, iterations, done = bellman.improving_sweeps(tables, sweeps, discount, tolerance, max_iterations)
     q = tables(v)
-    return _solution(tables, v, _greedy(q.T), q.max(0), discount, int(iterations), bool(done))
+    return _solution(tables, v, _greedy(q.T), q.max(0), discount, iterations, done)
 
 
 def value_iteration(
@@ -171,8 +135,8 @@ def value_iteration(
     Raises BadInput for a discount outside [0, 1] and, where it is 1, for a state from which no policy ends an episode.
     """
     _check(mdp, discount, None)
-    tables = _tables(mdp, jnp.float32(discount))
-    v, iterations, done = _sweeps(tables, _order(order), discount, tolerance, max_iterations)
+    tables = tables_of(mdp, jnp.float32(discount))
+    v, iterations, done = bellman.sweeps(tables, order, discount, tolerance, max_iterations)
     q = tables(v)
     return _solution(tables, v, _greedy(q.T), q.max(0), discount, iterations, done)
 
@@ -188,12 +152,12 @@ def soft_value_iteration(
     if not temperature > 0:
         raise BadInput(f"temperature must be positive, not {temperature}; without entropy: value_iteration")
     _check(mdp, discount, None)
-    tables = _tables(mdp, jnp.float32(discount))
+    tables = tables_of(mdp, jnp.float32(discount))
     tau = jnp.float32(temperature)
-    v, iterations, done = _soft_sweeps(tables, tau, *_stop(discount, tolerance, max_iterations))
+    v, iterations, done = bellman.soft_sweeps(tables, tau, discount, tolerance, max_iterations)
     q = tables(v)
     backed_up = tau * jax.nn.logsumexp(q / tau, axis=0)
-    return _solution(tables, v, jax.nn.softmax(q.T / tau), backed_up, discount, int(iterations), bool(done))
+    return _solution(tables, v, jax.nn.softmax(q.T / tau), backed_up, discount, iterations, done)
 
 
 class Improvements(NamedTuple):
@@ -225,9 +189,8 @@ def monotonic_policy_iteration(
     probability = _policy(mdp, policy)
     rows = []
     with jax.enable_x64(True):  # steps are small
-        tables, start, probability = _double(
-            (_tables(_normalized(_double(mdp)), jnp.float64(discount)), mdp.start, probability)
-        )
+        tables = bellman.tables_in_double(mdp, discount)
+        start, probability = bellman.double((mdp.start, probability))
         start, probability = start / start.sum(), probability / probability.sum(-1, keepdims=True)
         for _ in range(iterations):
             probability, *row = _monotonic_step(tables, start, probability, jnp.float64(discount))
@@ -238,12 +201,12 @@ def monotonic_policy_iteration(
 
 
 @jax.jit
-def _monotonic_step(tables: _Backup, start: Array, policy: Array, discount: Array) -> tuple[Array, ...]:
+def _monotonic_step(tables: Backup, start: Array, policy: Array, discount: Array) -> tuple[Array, ...]:
     of_policy = tables.of(policy)
-    v = _solve(of_policy)
+    v = bellman.solve(of_policy)
     advantage = tables(v).T - v[:, None]
     advantage -= (policy * advantage).sum(-1, keepdims=True)  # zero on average, also after rounding
-    visits = _solve_transposed(of_policy, start)
+    visits = bellman.solve_transposed(of_policy, start)
     penalty = 4 * jnp.abs(advantage).max() * discount / (1 - discount) ** 2
 
     def gain(log_limit: Array) -> tuple[Array, Array]:
@@ -290,137 +253,8 @@ def _best_within(policy: Float[Array, "A"], advantage: Float[Array, "A"], limit:
     return candidate(high)
 
 
-# The loops. Each ends when no value changes by more than `enough`, or by more than rounding does.
-
-
-def _stop(discount: float, tolerance: float, max_iterations: int) -> tuple[Array, Array]:
-    """The change up to which the error is at most `tolerance`: |v_k - v| <= gamma / (1 - gamma) |v_k - v_k-1|."""
-    if not tolerance >= 0:
-        raise BadInput(f"tolerance must be at least 0, not {tolerance}")
-    if max_iterations < 1:
-        raise BadInput(f"max_iterations must be at least 1, not {max_iterations}")
-    enough = tolerance if discount in (0, 1) else tolerance * (1 - discount) / discount
-    return jnp.float32(enough), jnp.int32(max_iterations)
-
-
-def _until_still(sweep: Any, v: Array, enough: Array, max_iterations: Array) -> tuple[Array, Array, Array]:
-    """(v, sweeps, whether it stood still at the end)."""
-
-    def goes_on(carry: tuple[Array, Array, Array]) -> Array:
-        v, change, count = carry
-        return (change > jnp.maximum(enough, 4e-7 * jnp.abs(v).max())) & (count < max_iterations)
-
-    def once(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        v, _, count = carry
-        new = sweep(v, count)
-        return new, jnp.abs(new - v).max(), count + 1
-
-    v, change, count = jax.lax.while_loop(goes_on, once, (v, jnp.float32(jnp.inf), jnp.int32(0)))
-    return v, count, change <= jnp.maximum(enough, 4e-7 * jnp.abs(v).max())
-
-
-def _sweeps(
-    tables: _Backup, order: Order, discount: float, tolerance: float, max_iterations: int
-) -> tuple[Array, int, bool]:
-    v, count, done = _sweep_until_still(tables, order, *_stop(discount, tolerance, max_iterations))
-    return v, int(count), bool(done)
-
-
-@partial(jax.jit, static_argnums=1)
-def _sweep_until_still(
-    tables: _Backup, order: Order, enough: Array, max_iterations: Array
-) -> tuple[Array, Array, Array]:
-    num_states = tables.reward.shape[-1]
-    numbers = jnp.arange(num_states)
-
-    def sweep(v: Array, count: Array) -> Array:
-        if order == "jacobi":
-            return tables(v).max(0)
-        if order == "random":
-            states = jax.random.permutation(jax.random.fold_in(jax.random.key(0), count), num_states)
-        elif order == "prioritized":
-            states = jnp.argsort(-jnp.abs(tables(v).max(0) - v))
-        else:
-            states = numbers
-
-        def back_up(i: Array, v: Array) -> Array:
-            s = states[i]
-            q = tables.reward[:, s] + (tables.weight[:, :, s] * v[tables.successor[:, :, s]]).sum(0)
-            return v.at[s].set(q.max())
-
-        return jax.lax.fori_loop(0, num_states, back_up, v)
-
-    return _until_still(sweep, jnp.zeros(num_states), enough, max_iterations)
-
-
-@partial(jax.jit, static_argnums=1)
-def _improve_and_sweep(
-    tables: _Backup, sweeps: int, enough: Array, max_iterations: Array
-) -> tuple[Array, Array, Array]:
-    def improve_and_sweep(v: Array, _: Array) -> Array:
-        q = tables(v)  # the first sweep: greedy for v, and one backup
-        chosen = q.argmax(0)[None]
-        take = lambda x: jnp.take_along_axis(x, jnp.broadcast_to(chosen, (*x.shape[:-2], 1, x.shape[-1])), -2)  # noqa: E731
-        of_policy = jax.tree.map(take, tables)
-        return jax.lax.fori_loop(0, sweeps - 1, lambda _, v: of_policy(v)[0], q.max(0))
-
-    return _until_still(improve_and_sweep, jnp.zeros(tables.reward.shape[-1]), enough, max_iterations)
-
-
-@jax.jit
-def _soft_sweeps(tables: _Backup, tau: Array, enough: Array, max_iterations: Array) -> tuple[Array, Array, Array]:
-    sweep = lambda v, _: tau * jax.nn.logsumexp(tables(v) / tau, axis=0)  # noqa: E731
-    return _until_still(sweep, jnp.zeros(tables.reward.shape[-1]), enough, max_iterations)
-
-
-def _solve_exactly(mdp: FiniteMDP, policy: Float[Array, "S A"], discount: float) -> Float[Array, "S"]:
-    """`_solve` in float64, where its matrix is written out: sums over many outcomes lose digits."""
-    if mdp.num_states > DENSE:
-        return _solve(_tables(mdp, jnp.float32(discount)).of(policy))
-    with jax.enable_x64(True):
-        tables = _tables(_normalized(_double(mdp)), jnp.float64(discount)).of(_double(policy))
-        return _solve(tables).astype(jnp.float32)
-
-
-def _double(tree: Any) -> Any:
-    """Real numbers in float64, for `jax.enable_x64`."""
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if x.dtype == jnp.float32 else x, tree)
-
-
-def _normalized(mdp: FiniteMDP) -> FiniteMDP:
-    """With distributions that sum to 1 in float64 too: a little that is missing would end long episodes early."""
-    return dataclasses.replace(mdp, probability=mdp.probability / mdp.probability.sum(-1, keepdims=True))
-
-
-@jax.jit
-def _solve(of_policy: _Backup) -> Float[Array, "S"]:
-    """v = r + gamma P v."""
-    (reward,) = of_policy.reward
-    if len(reward) <= DENSE:
-        return jnp.linalg.solve(_system(of_policy), reward)
-    return jax.scipy.sparse.linalg.bicgstab(lambda v: v - (of_policy(v)[0] - reward), reward, tol=1e-7, maxiter=10_000)[
-        0
-    ]
-
-
-def _solve_transposed(of_policy: _Backup, start: Array) -> Float[Array, "S"]:
-    """rho = start + gamma P^T rho: discounted visits of each state."""
-    if len(start) <= DENSE:
-        return jnp.linalg.solve(_system(of_policy).T, start)
-    (reward,) = of_policy.reward
-    back = jax.linear_transpose(lambda v: v - (of_policy(v)[0] - reward), start)
-    return jax.scipy.sparse.linalg.bicgstab(lambda rho: back(rho)[0], start, tol=1e-7, maxiter=10_000)[0]
-
-
-def _system(of_policy: _Backup) -> Float[Array, "S S"]:
-    """I - gamma P."""
-    num_states, dtype = of_policy.reward.shape[-1], of_policy.reward.dtype
-    here = jnp.broadcast_to(jnp.arange(num_states), of_policy.weight.shape)
-    return jnp.eye(num_states, dtype=dtype).at[here, of_policy.successor].add(-of_policy.weight)
-
-
 def _solution(
-    tables: _Backup, v: Array, policy: Array, backed_up: Array, discount: float, iterations: int, done: bool
+    tables: Backup, v: Array, policy: Array, backed_up: Array, discount: float, iterations: int, done: bool
 ) -> Solution:
     """With the bound |v - v*| <= |v - T v| / (1 - gamma), T v being `backed_up`."""
     error = float(jnp.abs(backed_up - v).max())
@@ -429,12 +263,6 @@ def _solution(
 
 def _greedy(q: Float[Array, "S A"]) -> Float[Array, "S A"]:
     return jax.nn.one_hot(q.argmax(-1), q.shape[-1])
-
-
-def _order(order: str) -> Any:
-    if order not in get_args(Order):
-        raise BadInput(f"unknown order of sweeps {order!r}; choose one of {', '.join(get_args(Order))}")
-    return order
 
 
 def _policy(mdp: FiniteMDP, policy: Any) -> Float[Array, "S A"]:

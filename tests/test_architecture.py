@@ -23,7 +23,7 @@ FLOORS = [
     {"planning", "world_models"},
     {"algorithms"},
     {"envs"},
-    {"collect"},
+    {"collect", "bellman"},
     {"training", "evaluation", "analysis", "dynamic_programming"},
     {"checkpoint", "tracking", "interrupts", "presets", "configuration", "policy"},
     {"options", "plotting", "distributed"},

@@ -12,27 +12,9 @@ from parnassus import dynamic_programming as dp
 from parnassus import envs
 from parnassus.envs.mdp import FiniteMDP
 from parnassus.types import BadInput
+from tests.finite_mdps import random_mdp, tables
 
 ORDERS = ("jacobi", "gauss-seidel", "random", "prioritized")
-
-
-def random_mdp(seed: int, num_states: int, num_actions: int, num_outcomes: int) -> FiniteMDP:
-    """Outcomes anywhere, some of which end the episode."""
-    rng = np.random.default_rng(seed)
-    shape = (num_states, num_actions, num_outcomes)
-    probability = rng.dirichlet(np.ones(num_outcomes), shape[:2])
-    over = rng.random(shape) < 0.1
-    start = rng.dirichlet(np.ones(num_states))
-    return FiniteMDP.create(rng.integers(0, num_states, shape), probability, rng.normal(size=shape), over, start)
-
-
-def tables(mdp: FiniteMDP) -> tuple[np.ndarray, np.ndarray]:
-    """P [S, A, S'] of the transitions that go on, and r [S, A], in float64."""
-    probability = np.asarray(mdp.probability, np.float64)
-    transition = np.zeros((mdp.num_states, mdp.num_actions, mdp.num_states))
-    state, action, _ = np.indices(probability.shape)
-    np.add.at(transition, (state, action, mdp.next_state), probability * ~np.asarray(mdp.terminated))
-    return transition, (probability * mdp.reward).sum(-1)
 
 
 def value_by_linear_programme(mdp: FiniteMDP, discount: float) -> np.ndarray:
@@ -92,18 +74,6 @@ def test_sweeps_and_linear_systems_agree(
         assert np.abs(solution.v - exact).max() <= solution.bound + 2e-5
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 10_000), discount=st.sampled_from([0.3, 0.9]))
-def test_backups_contract(seed: int, discount: float) -> None:
-    """|T v - T w| <= gamma |v - w|, for the best actions and for a policy's."""
-    mdp = random_mdp(seed, 7, 3, 4)
-    v, w = np.random.default_rng(seed).normal(0.0, 10.0, (2, 7))
-    q_v, q_w = (np.asarray(dp.action_values(mdp, jnp.asarray(x, jnp.float32), discount)) for x in (v, w))
-    gap = discount * np.abs(v - w).max() + 1e-4
-    assert np.abs(q_v.max(-1) - q_w.max(-1)).max() <= gap
-    assert np.abs(q_v.mean(-1) - q_w.mean(-1)).max() <= gap
-
-
 def test_a_bound_below_the_tolerance_is_kept() -> None:
     mdp = random_mdp(0, 50, 3, 4)
     exact = value_by_linear_programme(mdp, 0.9)
@@ -126,19 +96,6 @@ def test_in_place_needs_fewer_sweeps() -> None:
     assert dp.policy_iteration(mdp, 0.99).iterations < 20
     sweeps = [dp.generalized_policy_iteration(mdp, 0.99, k).iterations for k in (1, 4, 16)]
     assert sweeps[0] == count["jacobi"] and sweeps == sorted(sweeps, reverse=True)
-
-
-def test_large_systems_are_solved_without_their_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    mdp = random_mdp(1, 300, 2, 5)
-    dense = dp.evaluate(mdp, "random", 0.95, method="linear")
-    jax.clear_caches()
-    monkeypatch.setattr(dp, "DENSE", 10)
-    np.testing.assert_allclose(dp.evaluate(mdp, "random", 0.95, method="linear").v, dense.v, atol=2e-4)
-    visits = dp._solve_transposed(dp._tables(mdp, jnp.float32(0.95)).of(dense.policy), mdp.start)
-    jax.clear_caches()
-    monkeypatch.undo()
-    exact = dp._solve_transposed(dp._tables(mdp, jnp.float32(0.95)).of(dense.policy), mdp.start)
-    np.testing.assert_allclose(visits, exact, atol=1e-4)
 
 
 @pytest.mark.parametrize("discount", [0.5, 0.9])
