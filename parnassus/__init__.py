@@ -72,7 +72,9 @@ if TYPE_CHECKING:
     from parnassus.replay import Prioritized as Prioritized
     from parnassus.replay import Uniform as Uniform
     from parnassus.run import Run as Run
+    from parnassus.run import Runs as Runs
     from parnassus.run import load as load
+    from parnassus.run import load_seeds as load_seeds
     from parnassus.run import resume as resume
     from parnassus.run import train as train
     from parnassus.schedules import Linear as Linear
@@ -153,10 +155,7 @@ _HOME = {
     **dict.fromkeys(["AdaptiveKL", "Clip", "FixedKL", "Unclipped"], "objectives"),
     "KFAC": "kfac",
     **dict.fromkeys(["Prioritized", "Uniform"], "replay"),
-    "Run": "run",
-    "load": "run",
-    "resume": "run",
-    "train": "run",
+    **dict.fromkeys(["Run", "Runs", "load", "load_seeds", "resume", "train"], "run"),
     "Linear": "schedules",
     **dict.fromkeys(
         ["Algorithm", "BadInput", "Collector", "ParnassusError", "Spec", "Step", "TrainingFailed", "TrainState"],

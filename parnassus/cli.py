@@ -267,9 +267,10 @@ def _list(arguments: list[str]) -> None:
     if what == ["algorithms"]:
         from parnassus.presets import ALGORITHMS, algorithm_class
 
+        width = max(map(len, ALGORITHMS))
         for name in ALGORITHMS:
-            summary = (inspect.getdoc(inspect.getmodule(algorithm_class(name))) or "").splitlines()[0]
-            print(f"{name:12} {summary}")
+            summary, _, _ = (inspect.getdoc(inspect.getmodule(algorithm_class(name))) or "").partition("\n\n")
+            print(f"{name:{width}}  {' '.join(summary.split())}")
     elif what == ["environments"]:
         from parnassus import envs
 

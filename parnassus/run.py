@@ -259,7 +259,8 @@ def load(directory: str | Path, algorithm: Algorithm | None = None, env: Environ
     directory = Path(directory)
     if seeds := configuration.read(directory).get("seeds"):
         raise BadInput(
-            f"{directory} holds {len(seeds)} seeds: load one of them, such as {directory / f'seed-{seeds[0]}'}"
+            f"{directory} holds {len(seeds)} seeds: load one of them, such as {directory / f'seed-{seeds[0]}'}, "
+            "or all of them with load_seeds"
         )
     job, state, steps = open_job(directory, algorithm, env)
     close(getattr(job.collector, "env", None))

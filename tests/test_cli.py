@@ -93,7 +93,11 @@ def test_plot(tmp_path, trained, capsys):
 
 def test_lists(capsys):
     assert main(["list", "algorithms"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(presets.ALGORITHMS)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(presets.ALGORITHMS)
+    start = max(map(len, presets.ALGORITHMS)) + 2
+    assert all(line[start - 2 : start] == "  " and line[start] != " " for line in lines)  # the summaries line up
+    assert all(line.endswith((".", ")")) for line in lines)  # and are whole sentences
     assert main(["list", "environments"]) == 0
     assert {"jax:CartPole-v1", "CartPole-v1"} <= set(capsys.readouterr().out.splitlines())
 

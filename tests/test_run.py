@@ -24,7 +24,6 @@ from parnassus.envs.classic import CartPole
 from parnassus.networks import MLP
 from parnassus.planning.cem import CEM
 from parnassus.planning.mcts import PUCT
-from parnassus.run import load_seeds
 from parnassus.schedules import Linear
 from tests.tiny_runs import assert_same, assert_same_numbers, checkpoints, leaves, tiny_ppo, tiny_run, well_behaved
 
@@ -217,7 +216,7 @@ def test_seeds_resume_together_and_alone(tmp_path):
     for i in range(2):
         assert_same(whole[i].state, resumed[i].state)
         assert_same_numbers(tmp_path / "whole" / f"seed-{i}", tmp_path / "parts" / f"seed-{i}")
-    assert load_seeds(tmp_path / "parts").steps == 64
+    assert pa.load_seeds(tmp_path / "parts").steps == 64
     assert pa.resume(tmp_path / "parts" / "seed-1", 128, quiet=True).steps == 128
     with pytest.raises(pa.BadInput, match="the seeds are at different steps, one of them at 64: resume each alone"):
         pa.resume(tmp_path / "parts", 256)
