@@ -321,7 +321,7 @@ TASKS = {
             SB3_SAC,
             500,
             5,
-            (ours(), *sb3(2.0), sbx(1.3)),
+            (ours(), *sb3(2.2), sbx(1.5)),
         ),
         Task(
             "dqn-cartpole",

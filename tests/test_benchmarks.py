@@ -167,10 +167,10 @@ def test_every_bar_of_the_issue_is_there():
         ("ppo-halfcheetah-1", "sb3"): 4.5,
         ("a2c-cartpole-8", "sb3"): 5.0,
         ("trpo-halfcheetah-8", "sb3"): 5.0,
-        ("sac-halfcheetah", "sb3"): 2.0,
-        ("sac-halfcheetah", "sbx"): 1.3,
         **{
-            (f"{name}-halfcheetah", side): bar for name in ("td3", "ddpg") for side, bar in (("sb3", 2.2), ("sbx", 1.5))
+            (f"{name}-halfcheetah", side): bar
+            for name in ("sac", "td3", "ddpg")
+            for side, bar in (("sb3", 2.2), ("sbx", 1.5))
         },
         **{("dqn-cartpole", side): 5.0 for side in ("sb3", "sbx")},
         **{(f"ppo-gymnax-{n}", "rejax"): 1.2 for n in (8, 64, 256)},
