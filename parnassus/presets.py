@@ -277,7 +277,7 @@ def _presets() -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]]:
         ),
         ("sac", "Pendulum-v1"): ({"learning_rate": 1e-3, "learning_starts": 500, "replay_size": 100_000}, {}),
         **{("sac", env): (mujoco_sac, {}) for env in _MUJOCO_OFF_POLICY},
-        ("sac", "Hopper-v5"): ({**mujoco_sac, "initial_weights": "uniform"}, {}),  # 691 in place of 587 (seed 0)
+        ("sac", "Hopper-v5"): ({**mujoco_sac, "initial_weights": "uniform", "temperature_learning_rate": 3e-4}, {}),
         ("mpc", "Pendulum-v1"): ({"planner": pendulum_cem}, {"num_envs": 16}),
         ("distillation", "Pendulum-v1"): (
             {"teacher": MPC(pendulum_cem), "learning_rate": Linear(1e-3, 0.0), "activation": "relu"},

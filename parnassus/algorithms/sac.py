@@ -74,7 +74,7 @@ class Behavior(NamedTuple):
 class SAC:
     """SAC with two critics and a learned temperature; the defaults are those of the second paper."""
 
-    learning_rate: NonNegative | Linear = 3e-4  # Adam's step size, for the policy, the critics and the temperature
+    learning_rate: NonNegative | Linear = 3e-4  # Adam's step size, for the policy and the critics
     num_steps: Count = 1  # T: steps in each environment per iteration
     updates_per_step: Count = 1  # gradient steps per environment step
     minibatch_size: Count = 256  # transitions per gradient step
@@ -84,6 +84,7 @@ class SAC:
     tau: Fraction = 0.005  # the target critics' step towards the critics
     temperature: NonNegative = 1.0  # alpha; the first one if it is learned
     learn_temperature: bool = True  # towards the target entropy
+    temperature_learning_rate: NonNegative | Linear | None = None  # Adam's, for the temperature; by default the same
     target_entropy: float | None = None  # in nats; by default minus the number of action dimensions
     overlap: bool = False  # on host environments: learn in a thread while the next steps are taken, an update late
     normalize_observations: bool = False  # by running statistics
@@ -179,7 +180,9 @@ class SAC:
         if self.learn_temperature:
             target_entropy = -batch.action[0].size if self.target_entropy is None else self.target_entropy
             # d/d log(alpha) of E[-log(alpha) (log pi + target entropy)]: alpha falls while the entropy is too high.
-            updates, temperature_state = optimizer.update(entropy - target_entropy, temperature_state)
+            updates, temperature_state = self.temperature_optimizer(learner.progress).update(
+                entropy - target_entropy, temperature_state
+            )
             log_temperature = optax.apply_updates(log_temperature, updates)
 
         return learner._replace(
@@ -199,3 +202,8 @@ class SAC:
     def optimizer(self, progress: Progress) -> optax.GradientTransformation:
         """Adam."""
         return optax.adam(at(self.learning_rate, progress))
+
+    def temperature_optimizer(self, progress: Progress) -> optax.GradientTransformation:
+        """Adam, with a step size of its own where there is one."""
+        rate = self.temperature_learning_rate
+        return self.optimizer(progress) if rate is None else optax.adam(at(rate, progress))

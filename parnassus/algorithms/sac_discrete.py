@@ -67,7 +67,7 @@ class Behavior(NamedTuple):
 class DiscreteSAC:
     """SAC with a categorical policy, two critics and a learned temperature; Discrete actions."""
 
-    learning_rate: NonNegative | Linear = 3e-4  # Adam's step size, for the policy, the critics and the temperature
+    learning_rate: NonNegative | Linear = 3e-4  # Adam's step size, for the policy and the critics
     num_steps: Count = 4  # T: steps in each environment per iteration
     num_updates: Count = 1  # gradient steps per iteration
     minibatch_size: Count = 64  # transitions per gradient step
@@ -77,6 +77,7 @@ class DiscreteSAC:
     tau: Fraction = 0.005  # the target critics' step towards the critics
     temperature: NonNegative = 1.0  # alpha; the first one if it is learned
     learn_temperature: bool = True  # towards the target entropy
+    temperature_learning_rate: NonNegative | Linear | None = None  # Adam's, for the temperature; by default the same
     target_entropy_share: Fraction = 0.98  # the target entropy, as a share of a uniform policy's
     overlap: bool = False  # on host environments: learn in a thread while the next steps are taken, an update late
     normalize_observations: bool = False  # by running statistics
@@ -174,7 +175,9 @@ class DiscreteSAC:
         if self.learn_temperature:
             target_entropy = self.target_entropy_share * math.log(q.shape[-1])
             # d/d log(alpha) of E[-log(alpha) (log pi + target entropy)]: alpha falls while the entropy is too high.
-            updates, temperature_state = rule.update(entropy - target_entropy, temperature_state)
+            updates, temperature_state = self.temperature_optimizer(learner.progress).update(
+                entropy - target_entropy, temperature_state
+            )
             log_temperature = optax.apply_updates(log_temperature, updates)
 
         return learner._replace(
@@ -194,3 +197,8 @@ class DiscreteSAC:
     def optimizer(self, progress: Progress) -> optax.GradientTransformation:
         """Adam."""
         return optax.adam(at(self.learning_rate, progress))
+
+    def temperature_optimizer(self, progress: Progress) -> optax.GradientTransformation:
+        """Adam, with a step size of its own where there is one."""
+        rate = self.temperature_learning_rate
+        return self.optimizer(progress) if rate is None else optax.adam(at(rate, progress))

@@ -12,6 +12,7 @@ from parnassus import training
 from parnassus.algorithms.sac import SAC
 from parnassus.collect import ScanCollector
 from parnassus.off_policy import Experience
+from parnassus.schedules import Linear
 from parnassus.types import Spec
 from tests.probe_envs import Probe
 
@@ -68,6 +69,16 @@ def test_the_target_entropy_is_minus_the_number_of_actions() -> None:
     explicit, _ = dataclasses.replace(TINY, target_entropy=-2.0).update(learner, batch(), jax.random.key(1))
     assert entropy > -2.0
     assert default.log_temperature == explicit.log_temperature < learner.log_temperature
+
+
+@pytest.mark.parametrize("rate, step", [(None, TINY.learning_rate), (1e-5, 1e-5), (Linear(2e-5, 0.0), 2e-5)])
+def test_the_temperature_may_have_a_step_size_of_its_own(rate: float | Linear | None, step: float) -> None:
+    """Adam's first step is as long as its step size; nothing else takes another step for it."""
+    learner = TINY.init(jax.random.key(0), SPEC)
+    after, _ = dataclasses.replace(TINY, temperature_learning_rate=rate).update(learner, batch(), jax.random.key(1))
+    assert abs(after.log_temperature - learner.log_temperature) == pytest.approx(step, rel=1e-3)
+    usual, _ = TINY.update(learner, batch(), jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, (after.policy, after.critics), (usual.policy, usual.critics))
 
 
 def test_a_fixed_temperature_stays() -> None:

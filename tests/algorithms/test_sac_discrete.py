@@ -69,6 +69,8 @@ def test_the_temperature_falls_while_the_entropy_is_above_its_target(share: floa
     start = start._replace(policy=dataclasses.replace(start.policy, params=params))  # neither uniform nor greedy
     after, _ = algorithm.update(start, batch())
     assert np.sign(after.log_temperature - start.log_temperature) == direction
+    slow, _ = dataclasses.replace(algorithm, temperature_learning_rate=1e-5).update(start, batch())
+    assert slow.log_temperature - start.log_temperature == pytest.approx(direction * 1e-5, rel=1e-2)
     fixed, _ = dataclasses.replace(algorithm, learn_temperature=False).update(start, batch())
     assert fixed.log_temperature == start.log_temperature
 
