@@ -97,6 +97,7 @@ def draw(env: str, rows: list[dict[str, str]], path: Path) -> None:
         panel.set_title(f"{method}, {num_seeds} {'seed' if num_seeds == 1 else 'seeds'}", fontsize=9)
         panel.set_xlabel("environment steps", fontsize=8)
         panel.tick_params(labelsize=7)
+        panel.locator_params(axis="x", nbins=4)
     # What an untrained critic says is far from any return: the axis is that of the last two thirds.
     last = max(int(row["steps"]) for row in rows)
     late = [float(row[column]) for row in rows for column in ("estimated", "returned") if 3 * int(row["steps"]) > last]
