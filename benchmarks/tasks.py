@@ -578,6 +578,8 @@ SETTINGS = {
     # Tianshou's mean less one standard deviation: 597 - 288, 2,613 - 991, 9,315 - 15, 9,354 - 4.
     "td3-hopper": Setting("td3", "Hopper-v5", 100_000, 3, 309.0),
     "sac-hopper": Setting("sac", "Hopper-v5", 100_000, 3, 1_623.0),
+    # The temperature's step as large as the networks': kept as sac-hopper, before the preset had one of its own.
+    "sac-hopper-same-rate": Setting("sac", "Hopper-v5", 100_000, 3, None, changes={"temperature_learning_rate": None}),
     "td3-inverted-double-pendulum": Setting("td3", "InvertedDoublePendulum-v5", 100_000, 3, 9_300.0),
     "sac-inverted-double-pendulum": Setting("sac", "InvertedDoublePendulum-v5", 100_000, 3, 9_350.0),
     # Means less one standard deviation over 10 seeds: Fujimoto et al. 2018, Table 1, 9,637 - 859 at the best of its
